@@ -1,0 +1,44 @@
+/**
+ * The record: the one durable fact about a mirrored VM, held by the arbiter and changed by
+ * compare-and-swap on `revision` alone. Everything else in the system is a cache of it or a hint.
+ */
+
+export type Mode = 'paired' | 'solo' | 'stopped';
+
+export interface DiskLegs {
+  readonly [diskId: string]: readonly string[];
+}
+
+export interface VmRecord {
+  readonly vm: string;
+  /** Random id given by `start`; tells apart two VMs that bore the same name. */
+  readonly vmUuid: string;
+  /** Raised by the arbiter at every change. */
+  readonly revision: number;
+  /** The fencing token: raised by every change that a host makes. */
+  readonly generation: number;
+  readonly mode: Mode;
+  readonly owner: string;
+  /** Random id of one process start. */
+  readonly ownerIncarnation: string;
+  /** The secondary host; empty unless `mode` is `paired`. */
+  readonly peer: string;
+  readonly peerIncarnation: string;
+  /** The epoch that the peer held when the pair was made: it may take over from there on. */
+  readonly baseEpoch: number;
+  readonly diskLegs: DiskLegs;
+}
+
+/** A record that a host proposes; the arbiter gives it its revision. */
+export type Proposal = Omit<VmRecord, 'revision'>;
+
+/**
+ * What a host remembers durably about a VM across restarts. A record older than `generationSeen`
+ * (or absent) proves that the arbiter lost its memory, and is refused.
+ */
+export interface HostNote {
+  readonly vmUuid: string;
+  readonly generationSeen: number;
+  /** The highest generation that this host ever proposed; durable before the CAS is sent. */
+  readonly generationAttempted: number;
+}
