@@ -14,21 +14,8 @@ export const FRAME_HEADER_BYTES = 32;
 export const FRAME_PAYLOAD_BYTES_MAX = 4 << 20;
 const MAGIC = 0x4d52;
 
-export type FrameErrorCode =
-  | 'FRAME_MAGIC'
-  | 'FRAME_VERSION'
-  | 'FRAME_TYPE'
-  | 'FRAME_TOO_LONG'
-  | 'FRAME_NUMBER'
-  | 'FRAME_HASH'
-  | 'FRAME_TRUNCATED'
-  | 'FRAME_MESSAGE';
-
-export class FrameError extends MirrorError {
-  constructor(code: FrameErrorCode, message: string, options?: { cause?: unknown }) {
-    super(code, message, options);
-  }
-}
+/** Codes: FRAME_ MAGIC, VERSION, TYPE, TOO_LONG, NUMBER, HASH, TRUNCATED, MESSAGE. */
+export class FrameError extends MirrorError {}
 
 export interface FrameHeader {
   readonly type: number;
