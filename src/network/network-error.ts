@@ -1,0 +1,4 @@
+/** What can go wrong where a NIC is plugged in. */
+import { MirrorError } from '../core/errors.js';
+
+export class NetworkError extends MirrorError {}
