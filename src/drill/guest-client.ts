@@ -24,6 +24,11 @@ export interface GuestClientOptions {
   clients?: number;
   /** The first client's number in the guest; two runs at a time must not share numbers. */
   firstClient?: number;
+  /**
+   * How many requests may be unanswered at a time. A burst of more than the 58 frames that a ne2k
+   * holds makes v86's lose them all.
+   */
+  window?: number;
   /** After how long an unanswered request is sent again. */
   retryMs?: number;
   /** How long a client rests after each answer. */
@@ -54,11 +59,16 @@ const INC_PORT = 40_007;
 const GET_PORT = 40_008;
 const SAMPLES = 1 << 16;
 const CLIENTS_MAX = 256;
+const WINDOW = 32;
 
 export class GuestClient {
   readonly #endpoint: GuestEndpoint;
   readonly #judge = new CounterJudge();
   readonly #ids: number[];
+  readonly #window: number;
+  /** Clients that wait for room in the window: for their next operation, and with a GET. */
+  #ready: number[] = [];
+  #getsLeft: number[] = [];
   readonly #retryMs: number;
   readonly #restMs: number;
   readonly #timer: NodeJS.Timeout;
@@ -82,6 +92,7 @@ export class GuestClient {
     if (!(count >= 1 && count <= CLIENTS_MAX)) throw new RangeError(`clients: 1..${CLIENTS_MAX}`);
     const first = options.firstClient ?? 1;
     this.#ids = Array.from({ length: count }, (_, i) => first + i);
+    this.#window = options.window ?? WINDOW;
     this.#retryMs = options.retryMs ?? 20;
     this.#restMs = options.restMs ?? 0;
     this.#endpoint = new GuestEndpoint(options.port, options);
@@ -100,7 +111,8 @@ export class GuestClient {
     this.#issuing = true;
     this.#opsWanted = this.#issued + ops;
     this.#lastAnswerAt = clockMs();
-    for (const client of this.#ids) this.#issue(client);
+    this.#ready = this.#ids.filter((client) => !this.#incs.has(client));
+    this.#pump();
   }
 
   /** Starts no more operations, waits for the answers, and compares every counter at last. */
@@ -151,13 +163,24 @@ export class GuestClient {
     this.#endpoint.close();
   }
 
-  #issue(client: number): void {
-    if (!this.#issuing || this.#issued >= this.#opsWanted || this.#incs.has(client)) return;
-    this.#issued += 1;
-    const text = `INC ${client} ${this.#judge.issue(client)}`;
-    if (this.#incs.size === 0) this.#lastAnswerAt = clockMs();
-    this.#incs.set(client, { text, firstSentAt: clockMs(), sentAt: clockMs() });
-    this.#endpoint.sendUdp(INC_PORT, text);
+  /** Sends what the window has room for. */
+  #pump(): void {
+    while (this.#getsLeft.length > 0 && this.#gets.size < this.#window) {
+      const client = this.#getsLeft.shift()!;
+      this.#send(this.#gets, GET_PORT, client, `GET ${client}`);
+    }
+    const wanted = (): boolean => this.#issuing && this.#issued < this.#opsWanted;
+    while (wanted() && this.#ready.length > 0 && this.#incs.size < this.#window) {
+      const client = this.#ready.shift()!;
+      this.#issued += 1;
+      if (this.#incs.size === 0) this.#lastAnswerAt = clockMs();
+      this.#send(this.#incs, INC_PORT, client, `INC ${client} ${this.#judge.issue(client)}`);
+    }
+  }
+
+  #send(to: Map<number, Pending>, fromPort: number, client: number, text: string): void {
+    to.set(client, { text, firstSentAt: clockMs(), sentAt: clockMs() });
+    this.#endpoint.sendUdp(fromPort, text);
   }
 
   #onAnswer(toPort: number, text: string): void {
@@ -167,6 +190,7 @@ export class GuestClient {
     const seq = Number((stale ?? answer)?.[2]);
     if (toPort === GET_PORT && answer && this.#gets.delete(client)) {
       this.#onGet(client, { seq, value: Number(answer[3]) });
+      this.#pump();
     }
     if (toPort !== INC_PORT || !this.#judge.knows(client)) return;
     const acknowledged = stale
@@ -175,7 +199,8 @@ export class GuestClient {
     if (!acknowledged) return;
     this.#measure(client);
     if (this.#restMs > 0) this.#restUntil.set(client, clockMs() + this.#restMs);
-    else this.#issue(client);
+    else this.#ready.push(client);
+    this.#pump();
   }
 
   #measure(client: number): void {
@@ -196,8 +221,9 @@ export class GuestClient {
     for (const [client, until] of this.#restUntil) {
       if (until > at) continue;
       this.#restUntil.delete(client);
-      this.#issue(client);
+      this.#ready.push(client);
     }
+    this.#pump();
   }
 
   #resend(requests: Map<number, Pending>, fromPort: number, at: number): void {
@@ -211,12 +237,10 @@ export class GuestClient {
 
   async #getAll(deadlineMs: number, onGet: OnGet): Promise<void> {
     this.#onGet = onGet;
-    for (const client of this.#ids) {
-      const text = `GET ${client}`;
-      this.#gets.set(client, { text, firstSentAt: clockMs(), sentAt: clockMs() });
-      this.#endpoint.sendUdp(GET_PORT, text);
-    }
-    await this.#settle(() => this.#gets.size === 0, 'answer every GET', deadlineMs);
+    this.#getsLeft = [...this.#ids];
+    this.#pump();
+    const done = (): boolean => this.#gets.size === 0 && this.#getsLeft.length === 0;
+    await this.#settle(done, 'answer every GET', deadlineMs);
   }
 
   async #settle(done: () => boolean, what: string, deadlineMs: number): Promise<void> {

@@ -86,8 +86,8 @@ function viewOf(bytes: Uint8Array): DataView {
 /** The Internet checksum, over `bytes` and what `sum` holds already; 0 over what carries its own. */
 export function checksum(bytes: Uint8Array, sum = 0): number {
   let total = sum;
-  for (let i = 0; i + 1 < bytes.length; i += 2) total += (bytes[i]! << 8) | bytes[i + 1]!;
-  if (bytes.length % 2 === 1) total += bytes[bytes.length - 1]! << 8;
+  for (let i = 0; i + 1 < bytes.length; i += 2) total += (bytes[i] << 8) | bytes[i + 1];
+  if (bytes.length % 2 === 1) total += bytes[bytes.length - 1] << 8;
   while (total > 0xffff) total = (total & 0xffff) + Math.floor(total / 0x10000);
   return total ^ 0xffff;
 }
@@ -170,7 +170,7 @@ export function parseIpv4(ethernet: Ethernet): Ipv4 | null {
   return {
     from: view.getUint32(12),
     to: view.getUint32(16),
-    protocol: bytes[9]!,
+    protocol: bytes[9],
     payload: bytes.subarray(IP_BYTES, total),
   };
 }

@@ -55,7 +55,7 @@ export class TickJudge {
     }
     const n = Number(tick[1]);
     const timeMs = Number(tick[2]);
-    const sum = Number.parseInt(tick[3]!, 16);
+    const sum = Number.parseInt(tick[3], 16);
     if (n !== this.#last + 1) this.#report(`tick ${n} after ${this.#last}`);
     else if (chain(chain(this.#sum, n), timeMs) !== sum) this.#report(`wrong sum: ${line}`);
     if (timeMs < this.timeMs) this.#report(`time went back to ${timeMs} from ${this.timeMs}`);
