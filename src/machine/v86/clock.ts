@@ -3,14 +3,14 @@
  * its own, which stands still while the machine is paused. So v86 is given hooks that answer with the clock
  * of the machine being executed, and with real time outside of any execution.
  *
- * Time lost in pauses is given back by running faster: by 10 % while the guest lags at most 40 ms, else at
+ * Time lost in pauses is given back by running faster: by 10 % while the guest lags at most 30 ms, else at
  * double speed. The clock never jumps and never goes back. After a takeover the lag is what the machine's
  * wall clock misses, at most a minute; what is beyond that is lost to the guest.
  */
 
 const SLEW_RATE = 0.1;
 const CATCH_UP_RATE = 1;
-const CATCH_UP_ABOVE_LAG_MS = 40;
+const CATCH_UP_ABOVE_LAG_MS = 30;
 const RESTORE_LAG_MS_MAX = 60_000;
 
 const realNowMs = performance.now.bind(performance);

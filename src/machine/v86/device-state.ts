@@ -1,8 +1,8 @@
 /**
  * The state of a v86 machine without its RAM, as one blob whose layout hardly changes between epochs:
- * header, numbers, shape, small buffers, large buffers, each from a page boundary on. The shape is the JSON
+ * header, numbers, shape, small pieces, whole pages, each from a page boundary on. The shape is the JSON
  * of the state tree with every number replaced by 0; the numbers stand in order in a table of doubles. So
- * what changes from epoch to epoch changes in place. Buffers that are all zeros are named but not stored.
+ * what changes from epoch to epoch changes in place. Of buffers, only pages that are not all zeros are stored.
  */
 import { MirrorError } from '../../core/errors.js';
 import type { ClockState } from './clock.js';
@@ -29,7 +29,14 @@ const VIEW_TYPES = {
 } as const;
 type ViewType = keyof typeof VIEW_TYPES;
 
-type Shape = null | boolean | string | 0 | Shape[] | { t: ViewType; n: number; z: 0 | 1 };
+/** A buffer: its type, its length in bytes, and which of its pages are stored. */
+interface BufferShape {
+  readonly t: ViewType;
+  readonly n: number;
+  readonly p: readonly number[];
+}
+
+type Shape = null | boolean | string | 0 | Shape[] | BufferShape;
 
 export class DeviceStateError extends MirrorError {
   constructor(message: string) {
@@ -45,16 +52,10 @@ export interface StateExtras {
 
 const roundUp = (bytes: number, unit: number): number => Math.ceil(bytes / unit) * unit;
 
-const zeros = Buffer.alloc(1 << 20);
+const pieceBytes = (bufferBytes: number, page: number): number =>
+  Math.min(PAGE_BYTES, bufferBytes - page * PAGE_BYTES);
 
-function isZero(bytes: Uint8Array): boolean {
-  const all = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  for (let at = 0; at < all.length; at += zeros.length) {
-    const part = all.subarray(at, at + zeros.length);
-    if (!part.equals(zeros.subarray(0, part.length))) return false;
-  }
-  return true;
-}
+const zeroPage = Buffer.alloc(PAGE_BYTES);
 
 /** Asked by reading the property: v86's views are proxies, which `in` does not see through. */
 function isView(value: object): value is ArrayBufferView {
@@ -71,10 +72,10 @@ function viewType(view: ArrayBufferView): ViewType {
   return name as ViewType;
 }
 
-/** Takes a state tree apart into shape, numbers and buffers. */
+/** Takes a state tree apart into shape, numbers and pieces of buffers. */
 class Flattener {
   readonly numbers: number[] = [];
-  readonly buffers: Uint8Array[] = [];
+  readonly pieces: Uint8Array[] = [];
 
   shapeOf(value: StateValue): Shape {
     if (typeof value === 'number') {
@@ -90,9 +91,20 @@ class Flattener {
     }
     const t = viewType(value);
     const bytes = new Uint8Array(value.buffer, value.byteOffset, value.byteLength);
-    if (isZero(bytes)) return { t, n: bytes.length, z: 1 };
-    this.buffers.push(bytes);
-    return { t, n: bytes.length, z: 0 };
+    return { t, n: bytes.length, p: this.keepPages(bytes) };
+  }
+
+  private keepPages(bytes: Uint8Array): number[] {
+    const kept: number[] = [];
+    const all = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    for (let page = 0; page * PAGE_BYTES < all.length; page += 1) {
+      const at = page * PAGE_BYTES;
+      const length = pieceBytes(all.length, page);
+      if (all.compare(zeroPage, 0, length, at, at + length) === 0) continue;
+      this.pieces.push(bytes.subarray(at, at + length));
+      kept.push(page);
+    }
+    return kept;
   }
 }
 
@@ -100,19 +112,19 @@ class Flattener {
 class Layout {
   readonly numbersAt = HEADER_BYTES;
   readonly shapeAt: number;
-  readonly bufferAt: number[] = [];
+  readonly pieceAt: number[] = [];
   readonly totalBytes: number;
 
-  constructor(numberCount: number, shapeBytes: number, bufferBytes: readonly number[]) {
+  constructor(numberCount: number, shapeBytes: number, pieces: readonly number[]) {
     this.shapeAt = this.numbersAt + roundUp(numberCount * 8 + SLACK_BYTES, PAGE_BYTES);
     let smallAt = this.shapeAt + roundUp(shapeBytes + SLACK_BYTES, PAGE_BYTES);
     const isSmall = (bytes: number): boolean => bytes < PAGE_BYTES;
-    const smallBytes = bufferBytes
+    const smallBytes = pieces
       .filter(isSmall)
       .reduce((sum, bytes) => sum + roundUp(bytes, 8), 0);
     let largeAt = smallAt + roundUp(smallBytes, PAGE_BYTES);
-    for (const bytes of bufferBytes) {
-      this.bufferAt.push(isSmall(bytes) ? smallAt : largeAt);
+    for (const bytes of pieces) {
+      this.pieceAt.push(isSmall(bytes) ? smallAt : largeAt);
       if (isSmall(bytes)) smallAt += roundUp(bytes, 8);
       else largeAt += roundUp(bytes, PAGE_BYTES);
     }
@@ -138,11 +150,11 @@ function stateTree(cpu: V86Cpu): StateValue[] {
 export function saveDeviceState(cpu: V86Cpu, extras: StateExtras): Uint8Array {
   const flattener = new Flattener();
   const shape = Buffer.from(JSON.stringify(flattener.shapeOf(stateTree(cpu))));
-  const { numbers, buffers } = flattener;
+  const { numbers, pieces } = flattener;
   const layout = new Layout(
     numbers.length,
     shape.length,
-    buffers.map((bytes) => bytes.length),
+    pieces.map((bytes) => bytes.length),
   );
   const blob = new Uint8Array(layout.totalBytes);
   const header = new DataView(blob.buffer);
@@ -154,18 +166,23 @@ export function saveDeviceState(cpu: V86Cpu, extras: StateExtras): Uint8Array {
   header.setFloat64(32, extras.clock.wallOffsetMs, true);
   new Float64Array(blob.buffer, layout.numbersAt, numbers.length).set(numbers);
   blob.set(shape, layout.shapeAt);
-  buffers.forEach((bytes, i) => blob.set(bytes, layout.bufferAt[i]));
+  pieces.forEach((bytes, i) => blob.set(bytes, layout.pieceAt[i]));
   return blob;
 }
 
-function storedBytes(shape: Shape, into: number[], depth = 0): number[] {
+/** The lengths of all stored pieces, in order. */
+function storedPieces(shape: Shape, into: number[], depth = 0): number[] {
   if (depth > DEPTH_MAX) throw new DeviceStateError('nested too deeply');
-  if (Array.isArray(shape)) for (const item of shape) storedBytes(item, into, depth + 1);
+  if (Array.isArray(shape)) for (const item of shape) storedPieces(item, into, depth + 1);
   else if (typeof shape === 'object' && shape !== null) {
-    const { t, n } = shape;
-    const sane = t in VIEW_TYPES && Number.isSafeInteger(n) && n >= 0 && n <= STATE_BYTES_MAX;
-    if (!sane) throw new DeviceStateError('malformed buffer');
-    if (shape.z === 0) into.push(n);
+    const { t, n, p } = shape;
+    const pages = Math.ceil(n / PAGE_BYTES);
+    const isPage = (page: unknown): boolean =>
+      Number.isSafeInteger(page) && Number(page) >= 0 && Number(page) < pages;
+    const sane = Object.hasOwn(VIEW_TYPES, t) && Number.isSafeInteger(n) && n >= 0;
+    if (!sane || n > STATE_BYTES_MAX || !Array.isArray(p) || !p.every(isPage))
+      throw new DeviceStateError('malformed buffer');
+    for (const page of shape.p) into.push(pieceBytes(n, page));
   }
   return into;
 }
@@ -174,14 +191,14 @@ function storedBytes(shape: Shape, into: number[], depth = 0): number[] {
 class Unflattener {
   private readonly numbers: Float64Array;
   private readonly blob: Uint8Array;
-  private readonly bufferAt: readonly number[];
+  private readonly pieceAt: readonly number[];
   private nextNumber = 0;
-  private nextBuffer = 0;
+  private nextPiece = 0;
 
-  constructor(blob: Uint8Array, numbers: Float64Array, bufferAt: readonly number[]) {
+  constructor(blob: Uint8Array, numbers: Float64Array, pieceAt: readonly number[]) {
     this.blob = blob;
     this.numbers = numbers;
-    this.bufferAt = bufferAt;
+    this.pieceAt = pieceAt;
   }
 
   valueOf(shape: Shape): StateValue {
@@ -191,11 +208,11 @@ class Unflattener {
     }
     if (Array.isArray(shape)) return shape.map((item) => this.valueOf(item));
     if (typeof shape !== 'object' || shape === null) return shape;
-    const { t, n, z } = shape;
+    const { t, n, p } = shape;
     const bytes = new Uint8Array(n);
-    if (z === 0) {
-      const at = this.bufferAt[this.nextBuffer++];
-      bytes.set(this.blob.subarray(at, at + n));
+    for (const page of p) {
+      const at = this.pieceAt[this.nextPiece++];
+      bytes.set(this.blob.subarray(at, at + pieceBytes(n, page)), page * PAGE_BYTES);
     }
     return new VIEW_TYPES[t](bytes.buffer);
   }
@@ -218,11 +235,11 @@ function parse(blob: Uint8Array): ParsedState {
     throw new DeviceStateError('truncated');
   const shapeText = blob.subarray(atLeast.shapeAt, atLeast.shapeAt + shapeBytes);
   const shape = JSON.parse(Buffer.from(shapeText).toString()) as Shape;
-  const layout = new Layout(numberCount, shapeBytes, storedBytes(shape, []));
+  const layout = new Layout(numberCount, shapeBytes, storedPieces(shape, []));
   if (layout.totalBytes !== blob.length) throw new DeviceStateError('truncated');
   const numberBytes = blob.slice(layout.numbersAt, layout.numbersAt + numberCount * 8);
   const numbers = new Float64Array(numberBytes.buffer);
-  const tree = new Unflattener(blob, numbers, layout.bufferAt).valueOf(shape);
+  const tree = new Unflattener(blob, numbers, layout.pieceAt).valueOf(shape);
   if (!Array.isArray(tree) || !Array.isArray(tree[0]) || !Array.isArray(tree[1]))
     throw new DeviceStateError('malformed');
   const clock = { guestMs: header.getFloat64(24, true), wallOffsetMs: header.getFloat64(32, true) };

@@ -99,7 +99,7 @@ export class V86Machine implements Machine {
     return new V86Machine(spec, engine, options);
   }
 
-  boot(): Promise<void> {
+  async boot(): Promise<void> {
     this.expect('boot', 'created');
     const { kernel, initrd, cmdline } = this.spec;
     const { cpu } = this.engine;
@@ -117,7 +117,6 @@ export class V86Machine implements Machine {
       cpu.reg32[0] = cpu.io.port_read32(MULTIBOOT_PORT);
     });
     this.standStill();
-    return Promise.resolve();
   }
 
   resume(): void {
@@ -136,14 +135,13 @@ export class V86Machine implements Machine {
     if (this.phase === 'pausing') this.phase = 'paused';
   }
 
-  capture(into: CaptureBuffer, also: PageRange | null): Promise<CaptureResult> {
+  async capture(into: CaptureBuffer, also: PageRange | null): Promise<CaptureResult> {
     this.expect('capture', 'paused');
     if (also !== null && !this.holdsRange(also))
       throw new MirrorError('page-range', `no pages ${also.from}+${also.count} in this machine`);
     const found = onClock(this.clock, () => this.tracker.collect(also));
     const room = Math.min(into.pageIndices.length, into.pageBytes.length / PAGE_BYTES);
-    if (found.pageCount > room)
-      return Promise.reject(new CaptureOverflow(found.pageCount, room));
+    if (found.pageCount > room) throw new CaptureOverflow(found.pageCount, room);
     const startedAtMs = nowMs();
     this.tracker.take(into.pageIndices, into.pageBytes);
     const copyMs = nowMs() - startedAtMs;
@@ -151,15 +149,10 @@ export class V86Machine implements Machine {
     const extras = { clock: this.clock.state(), poweredOff: this.poweredOff };
     into.deviceState = onClock(this.clock, () => saveDeviceState(this.engine.cpu, extras));
     const { pageCount, dirtyCount, missedCount } = found;
-    return Promise.resolve({
-      pageCount,
-      dirtyPageCount: dirtyCount,
-      copyMs,
-      missedPageCount: missedCount,
-    });
+    return { pageCount, dirtyPageCount: dirtyCount, copyMs, missedPageCount: missedCount };
   }
 
-  restore(deviceState: Uint8Array): Promise<void> {
+  async restore(deviceState: Uint8Array): Promise<void> {
     if (this.phase !== 'created') this.expect('restore', 'paused');
     const { cpu, exports } = this.engine;
     onClock(this.clock, () => {
@@ -171,7 +164,6 @@ export class V86Machine implements Machine {
     this.powerOffTold = false;
     this.failed = false;
     this.standStill();
-    return Promise.resolve();
   }
 
   async stop(): Promise<void> {

@@ -1,0 +1,350 @@
+/**
+ * What every engine must do, whatever it is: `machineAcceptance(name, factory)` registers the suite. The
+ * guest is the built-in one, which prints a numbered line a tick and checks its own memory.
+ */
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { suite } from 'uvu';
+import type { Test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { CaptureOverflow } from '../../src/machine/capture-overflow.js';
+import type {
+  CaptureBuffer,
+  CaptureResult,
+  Machine,
+  MachineSpec,
+} from '../../src/machine/machine.js';
+import { PAGE_BYTES } from '../../src/machine/machine.js';
+import { until, within } from '../within.js';
+
+export const GUEST_MAC = '02:00:00:00:00:17';
+const MEMORY_BYTES = 32 << 20;
+const TEST_MS_MAX = 60_000;
+
+export interface MachineFactory {
+  /** A machine that checks every capture against all of memory, if the engine can. */
+  create(spec: MachineSpec): Promise<Machine>;
+}
+
+export function builtinSpec(cmdline = 'tick=10 dirty=256 pattern=sparse'): MachineSpec {
+  const elf = readFileSync(new URL('../../src/guest/builtin.elf', import.meta.url));
+  return {
+    memoryBytes: MEMORY_BYTES,
+    kernel: new Uint8Array(elf),
+    initrd: null,
+    cmdline,
+    nics: [{ id: 'net0', mac: GUEST_MAC, model: 'auto' }],
+  };
+}
+
+export function captureBuffer(pages: number): CaptureBuffer {
+  return {
+    pageIndices: new Uint32Array(pages),
+    pageBytes: new Uint8Array(pages * PAGE_BYTES),
+    pageCount: 0,
+    deviceState: new Uint8Array(0),
+  };
+}
+
+export function ramOf(machine: Machine): Uint8Array {
+  const { memory, offset, bytes } = machine.ram;
+  return new Uint8Array(memory.buffer, offset, bytes);
+}
+
+export function hashOf(machine: Machine): string {
+  return createHash('sha1').update(ramOf(machine)).digest('hex');
+}
+
+/** Writes captured pages into the RAM of a standby. */
+export function apply(from: CaptureBuffer, standby: Machine): void {
+  const ram = ramOf(standby);
+  for (let i = 0; i < from.pageCount; i += 1) {
+    const page = from.pageBytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
+    ram.set(page, from.pageIndices[i] * PAGE_BYTES);
+  }
+}
+
+/** Everything that a machine prints. */
+export class Transcript {
+  text = '';
+
+  constructor(machine: Machine) {
+    machine.serial.onBytes = (bytes) => {
+      this.text += Buffer.from(bytes).toString('latin1');
+    };
+  }
+}
+
+/** Fails unless the ticks are numbered from 1 without a gap and memory was never found damaged. */
+export function assertTicks(text: string, atLeast: number): void {
+  assert.not.match(text, /FAULT/);
+  const ticks = [...text.matchAll(/^tick n=(\d+) /gm)].map((match) => Number(match[1]));
+  assert.ok(ticks.length >= atLeast, `${ticks.length} ticks, not ${atLeast}`);
+  const gap = ticks.findIndex((tick, i) => tick !== i + 1);
+  assert.is(gap, -1, `tick ${gap + 1} is missing or doubled:\n${text.slice(0, 2000)}`);
+}
+
+interface Pair {
+  readonly active: Machine;
+  readonly standby: Machine;
+  readonly pages: CaptureBuffer;
+  readonly printed: Transcript;
+  /** Lets the guest run, then captures and applies. */
+  epoch(runMs: number): Promise<CaptureResult>;
+  close(): Promise<void>;
+}
+
+export async function pairOf(factory: MachineFactory, spec: MachineSpec): Promise<Pair> {
+  const active = await factory.create(spec);
+  const standby = await factory.create(spec);
+  const pages = captureBuffer(active.info.pageCount);
+  const printed = new Transcript(active);
+  await active.boot();
+  await active.capture(pages, { from: 0, count: active.info.pageCount });
+  apply(pages, standby);
+  return {
+    active,
+    standby,
+    pages,
+    printed,
+    epoch: async (runMs) => {
+      active.resume();
+      await sleep(runMs);
+      await active.pause();
+      const result = await active.capture(pages, null);
+      apply(pages, standby);
+      return result;
+    },
+    close: async () => {
+      await active.stop();
+      await standby.stop();
+    },
+  };
+}
+
+function arpRequest(targetIp: number[]): Uint8Array {
+  const sender = [0x02, 0, 0, 0, 0, 0x99];
+  const body = [0, 1, 8, 0, 6, 4, 0, 1, ...sender, 10, 77, 0, 9, 0, 0, 0, 0, 0, 0, ...targetIp];
+  const frame = new Uint8Array(60);
+  frame.set([255, 255, 255, 255, 255, 255, ...sender, 8, 6, ...body]);
+  return frame;
+}
+
+/** Asks the guest for its address until it answers; returns the MAC it gives. */
+async function askArp(machine: Machine): Promise<string> {
+  const [nic] = machine.nics;
+  let answer = '';
+  nic.onFrame = (frame) => {
+    if (frame[12] !== 8 || frame[13] !== 6 || frame[21] !== 2) return;
+    answer = Buffer.from(frame.subarray(22, 28)).toString('hex').replace(/(..)(?=.)/g, '$1:');
+  };
+  await until(10_000, 'an ARP reply', () => {
+    if (answer === '') nic.receive(arpRequest([10, 77, 0, 2]));
+    return answer;
+  });
+  return answer;
+}
+
+type Register = (name: string, run: () => Promise<void>) => void;
+
+function mirroring(test: Register, factory: MachineFactory): void {
+  test('a standby fed by captures alone is equal after each of 200 epochs', async () => {
+    const pair = await pairOf(factory, builtinSpec());
+    for (let epoch = 1; epoch <= 200; epoch += 1) {
+      const result = await pair.epoch(epoch % 4 === 0 ? 12 : 3);
+      assert.is(result.missedPageCount ?? 0, 0, `pages missed in epoch ${epoch}`);
+      if (epoch % 4 === 0) assert.is(hashOf(pair.standby), hashOf(pair.active), `epoch ${epoch}`);
+    }
+    assertTicks(pair.printed.text, 20);
+    await pair.close();
+  });
+
+  test('a takeover goes on exactly, whatever the epoch', async () => {
+    for (let round = 0; round < 4; round += 1) {
+      const pair = await pairOf(factory, builtinSpec());
+      const epochs = 5 + Math.floor(Math.random() * 40);
+      for (let i = 0; i < epochs; i += 1) await pair.epoch(7);
+      const before = pair.printed.text;
+      const after = new Transcript(pair.standby);
+      // The active machine goes on for a while, unheard.
+      pair.active.resume();
+      await pair.standby.restore(pair.pages.deviceState);
+      pair.standby.resume();
+      await sleep(400);
+      await pair.standby.pause();
+      assertTicks(before + after.text, 30);
+      assert.ok((after.text.match(/^tick /gm) ?? []).length >= 10, 'the standby makes ticks');
+      await pair.close();
+    }
+  });
+
+  test('frames go in and out under the MAC of the spec, also after a takeover', async () => {
+    const pair = await pairOf(factory, builtinSpec());
+    pair.active.resume();
+    assert.is(await askArp(pair.active), GUEST_MAC);
+    await pair.active.pause();
+    await pair.active.capture(pair.pages, null);
+    apply(pair.pages, pair.standby);
+    await pair.standby.restore(pair.pages.deviceState);
+    pair.standby.resume();
+    assert.is(await askArp(pair.standby), GUEST_MAC);
+    await pair.close();
+  });
+}
+
+function capturing(test: Register, factory: MachineFactory): void {
+  test('captured pages are ascending and each there once, dirty or asked for', async () => {
+    const pair = await pairOf(factory, builtinSpec());
+    await pair.epoch(100);
+    pair.active.resume();
+    await sleep(60);
+    await pair.active.pause();
+    const range = { from: 256, count: 2_000 };
+    const result = await pair.active.capture(pair.pages, range);
+    const pages = [...pair.pages.pageIndices.subarray(0, result.pageCount)];
+    assert.ok(result.dirtyPageCount > 0);
+    assert.ok(pages.every((page, i) => i === 0 || page > pages[i - 1]));
+    const inRange = pages.filter((page) => page >= range.from && page < range.from + range.count);
+    assert.is(inRange.length, range.count);
+    assert.ok(result.pageCount <= result.dirtyPageCount + range.count);
+    apply(pair.pages, pair.standby);
+    assert.is(hashOf(pair.standby), hashOf(pair.active));
+    await pair.close();
+  });
+
+  test('a capture that does not fit loses no page', async () => {
+    const pair = await pairOf(factory, builtinSpec());
+    pair.active.resume();
+    await sleep(100);
+    await pair.active.pause();
+    try {
+      await pair.active.capture(captureBuffer(4), null);
+      assert.unreachable('four pages are not enough');
+    } catch (error) {
+      assert.instance(error, CaptureOverflow);
+    }
+    await pair.active.capture(pair.pages, null);
+    apply(pair.pages, pair.standby);
+    assert.is(hashOf(pair.standby), hashOf(pair.active));
+    await pair.close();
+  });
+
+  test('capture, restore and boot are refused in the wrong state', async () => {
+    const machine = await factory.create(builtinSpec());
+    const refused = async (work: () => Promise<unknown>): Promise<void> => {
+      try {
+        await work();
+      } catch {
+        return;
+      }
+      assert.unreachable('not refused');
+    };
+    await machine.boot();
+    await refused(() => machine.boot());
+    machine.resume();
+    await refused(() => machine.capture(captureBuffer(4), null));
+    await refused(() => machine.restore(new Uint8Array(4096)));
+    await machine.stop();
+  });
+}
+
+function timing(test: Register, factory: MachineFactory): void {
+  test('pause and resume leave no trace but time', async () => {
+    const machine = await factory.create(builtinSpec());
+    const printed = new Transcript(machine);
+    await machine.boot();
+    for (let i = 0; i < 150; i += 1) {
+      machine.resume();
+      if (i % 3 !== 0) await sleep(i % 8);
+      await machine.pause();
+      const text = printed.text;
+      const hash = i % 25 === 0 ? hashOf(machine) : '';
+      if (hash) await sleep(30);
+      assert.is(printed.text, text, 'a paused guest prints nothing');
+      if (hash) assert.is(hashOf(machine), hash, 'a paused guest writes nothing');
+    }
+    assertTicks(printed.text, 20);
+    await machine.stop();
+  });
+
+  test('guest time keeps up with real time at 25 ms epochs', async () => {
+    const pair = await pairOf(factory, builtinSpec());
+    let worstMs = 0;
+    for (let epoch = 0; epoch < 120; epoch += 1) {
+      await pair.epoch(25);
+      if (epoch >= 60) worstMs = Math.max(worstMs, pair.active.guestClockLagMs());
+    }
+    assert.ok(worstMs <= 100, `lagged by ${worstMs.toFixed(1)} ms`);
+    pair.active.resume();
+    await until(5_000, 'a lag of at most 5 ms', () => pair.active.guestClockLagMs() <= 5);
+    const [last] = [...pair.printed.text.matchAll(/t=(\d+)/g)].slice(-1);
+    assert.ok(Number(last[1]) > 2_500, 'the guest itself has seen the time');
+    await pair.close();
+  });
+
+  test('work is counted while the guest runs, and only then', async () => {
+    const machine = await factory.create(builtinSpec('tick=10 dirty=0 load=spin'));
+    await machine.boot();
+    machine.resume();
+    await sleep(100);
+    await machine.pause();
+    const done = machine.workDone();
+    assert.ok(done > 0);
+    await sleep(30);
+    assert.is(machine.workDone(), done);
+    await machine.stop();
+  });
+}
+
+function ending(test: Register, factory: MachineFactory): void {
+  test('a guest that switches itself off is noticed once, also after a takeover', async () => {
+    const pair = await pairOf(factory, builtinSpec());
+    let told = 0;
+    pair.active.onPowerOff = () => {
+      told += 1;
+    };
+    pair.active.resume();
+    await sleep(100);
+    assert.is(told, 0);
+    pair.active.serial.receive(Buffer.from('poweroff\n'));
+    await until(5_000, 'the power-off', () => told > 0);
+    await sleep(50);
+    await pair.active.pause();
+    await pair.active.capture(pair.pages, null);
+    apply(pair.pages, pair.standby);
+    let toldLater = 0;
+    pair.standby.onPowerOff = () => {
+      toldLater += 1;
+    };
+    await pair.standby.restore(pair.pages.deviceState);
+    pair.standby.resume();
+    await until(5_000, 'the power-off after the takeover', () => toldLater > 0);
+    await sleep(50);
+    assert.is(told, 1);
+    assert.is(toldLater, 1);
+    await pair.close();
+  });
+
+  test('a file that is no kernel is refused', async () => {
+    const machine = await factory.create({ ...builtinSpec(), kernel: new Uint8Array(20_000) });
+    let message = '';
+    await machine.boot().catch((error: Error) => {
+      message = error.message;
+    });
+    assert.match(message, /kernel/);
+    await machine.stop();
+  });
+}
+
+export function machineAcceptance(name: string, factory: MachineFactory): Test {
+  const tests = suite(name);
+  const register: Register = (title, run) => {
+    tests(title, () => within(TEST_MS_MAX, title, run()));
+  };
+  mirroring(register, factory);
+  capturing(register, factory);
+  timing(register, factory);
+  ending(register, factory);
+  return tests;
+}
