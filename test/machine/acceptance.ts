@@ -56,6 +56,14 @@ export function hashOf(machine: Machine): string {
   return createHash('sha1').update(ramOf(machine)).digest('hex');
 }
 
+/** Byte for byte; far quicker than two hashes. */
+export function assertSameRam(a: Machine, b: Machine, when = ''): void {
+  const [left, right] = [ramOf(a), ramOf(b)];
+  if (Buffer.compare(left, right) === 0) return;
+  const at = left.findIndex((byte, i) => byte !== right[i]);
+  assert.unreachable(`${when}: RAM differs, first in page ${Math.floor(at / PAGE_BYTES)}`);
+}
+
 /** Writes captured pages into the RAM of a standby. */
 export function apply(from: CaptureBuffer, standby: Machine): void {
   const ram = ramOf(standby);
@@ -154,7 +162,7 @@ function mirroring(test: Register, factory: MachineFactory): void {
     for (let epoch = 1; epoch <= 200; epoch += 1) {
       const result = await pair.epoch(epoch % 4 === 0 ? 12 : 3);
       assert.is(result.missedPageCount ?? 0, 0, `pages missed in epoch ${epoch}`);
-      if (epoch % 4 === 0) assert.is(hashOf(pair.standby), hashOf(pair.active), `epoch ${epoch}`);
+      assertSameRam(pair.active, pair.standby, `epoch ${epoch}`);
     }
     assertTicks(pair.printed.text, 20);
     await pair.close();
@@ -209,7 +217,7 @@ function capturing(test: Register, factory: MachineFactory): void {
     assert.is(inRange.length, range.count);
     assert.ok(result.pageCount <= result.dirtyPageCount + range.count);
     apply(pair.pages, pair.standby);
-    assert.is(hashOf(pair.standby), hashOf(pair.active));
+    assertSameRam(pair.active, pair.standby);
     await pair.close();
   });
 
@@ -226,7 +234,7 @@ function capturing(test: Register, factory: MachineFactory): void {
     }
     await pair.active.capture(pair.pages, null);
     apply(pair.pages, pair.standby);
-    assert.is(hashOf(pair.standby), hashOf(pair.active));
+    assertSameRam(pair.active, pair.standby);
     await pair.close();
   });
 
