@@ -1,6 +1,7 @@
 /**
- * What goes into a state machine of the core, and what comes out. `step(event, nowMs)` takes one event and
- * returns effects, to be carried out in order by the driver (a VM process, or the simulator).
+ * What goes into a state machine of the core, and what comes out. `step(event, nowMs)` takes one
+ * event and returns effects, to be carried out in order by the driver (a VM process, or the
+ * simulator).
  *
  * `nowMs` is any monotonic clock. It serves liveness only; no safety argument uses it.
  */
@@ -11,6 +12,8 @@ export interface CoreConfig {
   readonly vm: string;
   readonly vmUuid: string;
   readonly host: string;
+  /** Where this host's daemon listens; a peer that takes over dials it. */
+  readonly address: string;
   /** Random id of this process start. */
   readonly incarnation: string;
   /** Silence or a lack of progress that counts as loss of the peer, in `ms`. */
@@ -34,10 +37,15 @@ export type Event =
   /** The pacer wants an epoch now; ignored when one may not be cut. */
   | { readonly type: 'epoch-due' }
   /**
-   * A `capture` effect is done and the VM runs again. `complete`: after this epoch the sync has covered
-   * all of memory. `partCount` is known once encoded.
+   * A `capture` effect is done and the VM runs again. `complete`: the sync has now covered all of
+   * memory. `ready`: the rest fits one final capture.
    */
-  | { readonly type: 'captured'; readonly epoch: number; readonly complete: boolean }
+  | {
+      readonly type: 'captured';
+      readonly epoch: number;
+      readonly complete: boolean;
+      readonly ready: boolean;
+    }
   | { readonly type: 'capture-failed'; readonly epoch: number; readonly reason: string }
   /** The gate holds as much as it may; the VM stands still until `gate-drained`. */
   | { readonly type: 'gate-full' }
@@ -53,6 +61,8 @@ export type Event =
   | { readonly type: 'verified'; readonly epoch: number; readonly ok: boolean }
   | { readonly type: 'arbiter-reply'; readonly request: number; readonly reply: ArbiterReply }
   | { readonly type: 'note-saved'; readonly request: number }
+  /** Answer to `probe-peer`: whether that incarnation's process is still alive on its host. */
+  | { readonly type: 'peer-image'; readonly alive: boolean | 'unknown' }
   | { readonly type: 'command'; readonly command: Command };
 
 export type ArbiterReply =
@@ -60,7 +70,7 @@ export type ArbiterReply =
   | { readonly outcome: 'ok'; readonly record: VmRecord | null }
   /** A CAS that lost: the record as it stands. */
   | { readonly outcome: 'conflict'; readonly record: VmRecord | null }
-  /** No answer, or none that can be believed: the request may have been carried out or not, or may yet be. */
+  /** No answer to believe: the request may have been carried out or not, or may yet be. */
   | { readonly outcome: 'unknown' };
 
 export type Command =
@@ -70,7 +80,7 @@ export type Command =
   | { readonly type: 'stop' }
   /** Planned switch-over to the standby. */
   | { readonly type: 'handover' }
-  /** A person says that the arbiter lost its memory and that this side owns the VM: write the record anew. */
+  /** A person says that the arbiter lost its memory and that this side owns the VM. */
   | { readonly type: 'reseed' };
 
 export type Effect =
@@ -107,6 +117,8 @@ export type Effect =
   /** The retained parts up to `epoch` are no longer needed. */
   | { readonly type: 'forget'; readonly epoch: number }
   | { readonly type: 'dial'; readonly peer: string }
+  /** Ask a host's daemon whether a process with this incarnation lives; answered by `peer-image`. */
+  | { readonly type: 'probe-peer'; readonly host: string; readonly incarnation: string }
   | { readonly type: 'hang-up'; readonly session: SessionId }
   | { readonly type: 'send'; readonly session: SessionId; readonly message: PeerMessage }
   /** Standby: keep the payload that came with this part, without touching the image. */
@@ -120,8 +132,8 @@ export type Effect =
   /** Standby: output up to `epoch` has left the owner's gate and need not be kept. */
   | { readonly type: 'output-released'; readonly epoch: number }
   /**
-   * Standby won the takeover: make the machine from the committed image at `epoch`, release its kept output,
-   * announce its NICs; answered by `machine-ready`.
+   * Standby won the takeover: make the machine from the committed image at `epoch`, release its
+   * kept output, announce its NICs; answered by `machine-ready`.
    */
   | { readonly type: 'promote'; readonly epoch: number; readonly generation: number }
   | { readonly type: 'arbiter-read'; readonly request: number }

@@ -1,6 +1,6 @@
 /**
- * What the two VM processes of a pair say to each other. Payload bytes (pages, device state, output)
- * travel beside the `epoch-part` message and are opaque to the core.
+ * What the two VM processes of a pair say to each other. Payload bytes (pages, device state,
+ * output) travel beside the `epoch-part` message and are opaque to the core.
  */
 
 export type PeerMessage =
@@ -20,6 +20,8 @@ export interface Hello {
   readonly type: 'hello';
   readonly vmUuid: string;
   readonly host: string;
+  /** Where the sender's host can be dialled. */
+  readonly address: string;
   readonly incarnation: string;
   readonly generation: number;
 }
