@@ -1,4 +1,4 @@
-/** Thrown by `Machine.capture` when the pages do not fit; nothing was lost, the next capture has them. */
+/** Thrown by `Machine.capture` when the pages do not fit; the next capture has them still. */
 import { MirrorError } from '../core/errors.js';
 
 export class CaptureOverflow extends MirrorError {

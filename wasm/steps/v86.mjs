@@ -1,4 +1,5 @@
-// Builds v86-dirty.wasm (v86 that marks written pages) and v86-kernels.wasm (work inside its memory).
+// Builds v86-dirty.wasm (v86 that marks written pages) and v86-kernels.wasm (work inside its
+// memory).
 import { existsSync, readFileSync, renameSync, statSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 

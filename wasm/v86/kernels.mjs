@@ -1,5 +1,5 @@
-// Kernels that work inside v86's own memory: find dirty pages in the byte map, gather pages, compare RAM
-// with a shadow copy. The module has no data and no memory of its own.
+// Kernels that work inside v86's own memory: find dirty pages in the byte map, gather pages,
+// compare RAM with a shadow copy. The module has no data and no memory of its own.
 import wabtFactory from 'wabt';
 
 const load = (base, offset) => `(v128.load offset=${offset} (local.get ${base}))`;
@@ -10,7 +10,8 @@ const differ128 = any([0, 16, 32, 48, 64, 80, 96, 112].map(differ));
 const source = `(module
   (import "v86" "memory" (memory 1))
 
-  ;; Writes the indices of the nonzero bytes of map (count: a multiple of 16) to out; returns how many.
+  ;; Writes the indices of the nonzero bytes of map (count: a multiple of 16) to out; returns how
+  ;; many.
   (func (export "scan") (param $map i32) (param $count i32) (param $out i32) (result i32)
     (local $i i32) (local $j i32) (local $n i32)
     (loop $blocks
@@ -18,7 +19,9 @@ const source = `(module
         (local.set $j (local.get $i))
         (loop $bytes
           (if (i32.load8_u (i32.add (local.get $map) (local.get $j))) (then
-            (i32.store (i32.add (local.get $out) (i32.shl (local.get $n) (i32.const 2))) (local.get $j))
+            (i32.store
+              (i32.add (local.get $out) (i32.shl (local.get $n) (i32.const 2)))
+              (local.get $j))
             (local.set $n (i32.add (local.get $n) (i32.const 1)))))
           (local.set $j (i32.add (local.get $j) (i32.const 1)))
           (br_if $bytes (i32.and (local.get $j) (i32.const 15))))))

@@ -1,9 +1,11 @@
-// Teaches v86's wasm to note which guest pages are written: one byte a page in a map that the host provides.
+// Teaches v86's wasm to note which guest pages are written: one byte a page in a map that the
+// host provides.
 //
-// Two functions see every write. `do_page_walk` fills the TLB: a walk for writing marks its page (the host
-// clears the TLB when an epoch starts, so the first write to a page walks again). `jit_dirty_page_ctx` is
-// called for writes to physical addresses: accessed and dirty bits, and DMA of devices.
-// Functions are found by the name section; a pattern that does not match exactly once stops the build.
+// Two functions see every write. `do_page_walk` fills the TLB: a walk for writing marks its page
+// (the host clears the TLB when an epoch starts, so the first write to a page walks again).
+// `jit_dirty_page_ctx` is called for writes to physical addresses: accessed and dirty bits, and
+// DMA of devices. Functions are found by the name section; a pattern that does not match exactly
+// once stops the build.
 import binaryen from 'binaryen';
 
 const I32 = binaryen.i32;
@@ -21,7 +23,8 @@ function findOne(module, pattern) {
 
 function expectType(name, info, paramCount, results) {
   const params = binaryen.expandType(info.params);
-  if (params.length !== paramCount || params.some((type) => type !== I32) || info.results !== results)
+  const plain = params.length === paramCount && params.every((type) => type === I32);
+  if (!plain || info.results !== results)
     throw new Error(`v86.wasm: ${name} has another signature than expected`);
 }
 

@@ -1,11 +1,13 @@
 /**
- * Guest time. v86 asks `performance.now` and `Date.now` of the whole process; every machine needs a clock of
- * its own, which stands still while the machine is paused. So v86 is given hooks that answer with the clock
- * of the machine being executed, and with real time outside of any execution.
+ * Guest time. v86 asks `performance.now` and `Date.now` of the whole process; every machine needs
+ * a clock of its own, which stands still while the machine is paused. So v86 is given hooks that
+ * answer with the clock of the machine being executed, and with real time outside of any
+ * execution.
  *
- * Time lost in pauses is given back by running faster: by 10 % while the guest lags at most 30 ms, else at
- * double speed. The clock never jumps and never goes back. After a takeover the lag is what the machine's
- * wall clock misses, at most a minute; what is beyond that is lost to the guest.
+ * Time lost in pauses is given back by running faster: by 10 % while the guest lags at most 30
+ * ms, else at double speed. The clock never jumps and never goes back. After a takeover the lag
+ * is what the machine's wall clock misses, at most a minute; what is beyond that is lost to the
+ * guest.
  */
 
 const SLEW_RATE = 0.1;
@@ -126,9 +128,9 @@ function dispatchNow(): number {
 let installed = false;
 
 /**
- * Loads a module that binds `performance.now` while it is evaluated, and hands it the dispatching one.
- * `performance` is as before once the module is loaded; `Date.now` keeps dispatching, since v86 looks it up
- * at each call.
+ * Loads a module that binds `performance.now` while it is evaluated, and hands it the dispatching
+ * one. `performance` is as before once the module is loaded; `Date.now` keeps dispatching, since
+ * v86 looks it up at each call.
  */
 export async function importOnGuestTime<T>(load: () => Promise<T>): Promise<T> {
   if (!installed) Date.now = () => (executing ? executing.wallMs() : realDateMs());

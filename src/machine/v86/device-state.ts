@@ -1,8 +1,9 @@
 /**
- * The state of a v86 machine without its RAM, as one blob whose layout hardly changes between epochs:
- * header, numbers, shape, small pieces, whole pages, each from a page boundary on. The shape is the JSON
- * of the state tree with every number replaced by 0; the numbers stand in order in a table of doubles. So
- * what changes from epoch to epoch changes in place. Of buffers, only pages that are not all zeros are stored.
+ * The state of a v86 machine without its RAM, as one blob whose layout hardly changes between
+ * epochs: header, numbers, shape, small pieces, whole pages, each from a page boundary on. The
+ * shape is the JSON of the state tree with every number replaced by 0; the numbers stand in order
+ * in a table of doubles. So what changes from epoch to epoch changes in place. Of buffers, only
+ * pages that are not all zeros are stored.
  */
 import { MirrorError } from '../../core/errors.js';
 import type { ClockState } from './clock.js';
@@ -248,8 +249,8 @@ function parse(blob: Uint8Array): ParsedState {
 }
 
 /**
- * Takes over a saved state; RAM stays as it is. `setClock` is called before any device is, since they look
- * at the time.
+ * Takes over a saved state; RAM stays as it is. `setClock` is called before any device is, since
+ * they look at the time.
  */
 export function restoreDeviceState(
   cpu: V86Cpu,

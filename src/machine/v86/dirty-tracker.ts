@@ -1,7 +1,8 @@
 /**
- * Finds the pages that the guest wrote since the last capture. `patched`: v86's own wasm, patched at build
- * time, marks them in a byte map. `compare`: every page is compared with a shadow copy. An audit runs the
- * compare beside the map and counts what the map missed; the pages it finds are captured all the same.
+ * Finds the pages that the guest wrote since the last capture. `patched`: v86's own wasm, patched
+ * at build time, marks them in a byte map. `compare`: every page is compared with a shadow copy.
+ * An audit runs the compare beside the map and counts what the map missed; the pages it finds are
+ * captured all the same.
  *
  * Everything lives in v86's memory, so that the kernels of `wasm/v86/` can work on it.
  */
@@ -76,7 +77,7 @@ export class DirtyTracker {
     this.capturesToAudit = this.auditEvery;
   }
 
-  /** Lists the pages to capture. Forgets nothing: without a `take`, the next call finds them again. */
+  /** Lists the pages to capture. Forgets nothing: without a `take`, the next finds them again. */
   collect(also: PageRange | null): DirtySet {
     const { kernels, list, pageCount } = this;
     if (!this.patched) this.compareInto(this.map);
@@ -122,8 +123,8 @@ export class DirtyTracker {
   }
 
   /**
-   * Compares all of RAM with what it was at the last audit: a page that differs must have been marked
-   * since. Marks those that were not and returns how many they are.
+   * Compares all of RAM with what it was at the last audit: a page that differs must have been
+   * marked since. Marks those that were not and returns how many they are.
    */
   private audit(): number {
     const { map, sinceAudit, pageCount } = this;

@@ -1,6 +1,7 @@
 /**
- * The disk of a machine without one: v86's PCI state cannot be restored unless an IDE drive is present. It
- * reads as zeros, forgets writes, and answers synchronously, so that nothing is in flight at a boundary.
+ * The disk of a machine without one: v86's PCI state cannot be restored unless an IDE drive is
+ * present. It reads as zeros, forgets writes, and answers synchronously, so that nothing is in
+ * flight at a boundary.
  */
 
 const STUB_BYTES = 1 << 20;

@@ -1,6 +1,6 @@
 /**
- * Creates a v86 emulator for a machine: headless, without BIOS, on the guest's clock, with the wasm that
- * marks dirty pages, and checks that it has the insides that the machine works with.
+ * Creates a v86 emulator for a machine: headless, without BIOS, on the guest's clock, with the
+ * wasm that marks dirty pages, and checks that it has the insides that the machine works with.
  */
 import { readFile } from 'node:fs/promises';
 import { MirrorError } from '../../core/errors.js';
@@ -74,9 +74,15 @@ function checkSpec(spec: MachineSpec): void {
 
 /** What a changed v86 would miss first. */
 function checkInsides(cpu: V86Cpu, exports: V86Exports, patched: boolean): void {
-  const methods = ['main_loop', 'get_state', 'set_state', 'pack_memory', 'unpack_memory'] as const;
+  const methods = [
+    'main_loop',
+    'get_state',
+    'set_state',
+    'pack_memory',
+    'unpack_memory',
+    'load_multiboot_option_rom',
+  ] as const;
   const missing = methods.filter((name) => typeof cpu[name] !== 'function') as string[];
-  if (typeof cpu.load_multiboot_option_rom !== 'function') missing.push('load_multiboot_option_rom');
   if (typeof exports.full_clear_tlb !== 'function') missing.push('full_clear_tlb');
   if (typeof exports.v86_malloc !== 'function') missing.push('v86_malloc');
   if (patched && typeof exports.mirror_track !== 'function') missing.push('mirror_track');

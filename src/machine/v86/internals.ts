@@ -1,6 +1,6 @@
 /**
- * The parts of v86 0.5.462 that the machine reaches for and that its own typings leave out. Whatever is
- * used below is checked once, when a machine is created (`engine.ts`).
+ * The parts of v86 0.5.462 that the machine reaches for and that its own typings leave out.
+ * Whatever is used below is checked once, when a machine is created (`engine.ts`).
  */
 
 /** A view into v86's memory; v86 wraps them so that they survive memory growth. */
@@ -93,7 +93,11 @@ export interface V86Cpu {
   get_state(): StateValue[];
   set_state(state: StateValue[]): void;
   update_state_flags(): void;
-  load_multiboot_option_rom(kernel: ArrayBuffer, initrd: ArrayBuffer | undefined, cmdline: string): unknown;
+  load_multiboot_option_rom(
+    kernel: ArrayBuffer,
+    initrd: ArrayBuffer | undefined,
+    cmdline: string,
+  ): unknown;
 }
 
 export interface V86Emulator {

@@ -54,7 +54,7 @@ function writeImages(ram: Uint8Array, image: LinuxImage): { initrdAt: number } {
   return { initrdAt };
 }
 
-/** The "zero page": the setup header of the kernel, what the loader has to say, and the memory map. */
+/** The "zero page": the kernel's setup header, what the loader has to say, the memory map. */
 function writeZeroPage(ram: Uint8Array, image: LinuxImage, initrdAt: number): void {
   const { kernel, initrd } = image;
   const headerEnd = 0x202 + kernel[0x201];

@@ -1,4 +1,4 @@
-/** Serial port and NIC of a v86 machine: output is collected in a slice and handed out when it ends. */
+/** Serial port and NIC of a v86 machine: what a slice puts out is handed out when it ends. */
 import type { MachineSpec, NicPort, SerialPort } from '../machine.js';
 import type { Engine } from './engine.js';
 import type { V86Nic } from './internals.js';

@@ -1,10 +1,10 @@
 /**
- * Runs the guest in slices of about 1 ms on the event loop of the process. Between slices other work gets
- * its turn, which also lets freshly compiled guest code in; while the guest halts, the loop sleeps until the
- * next timer of the guest or until `wake`.
+ * Runs the guest in slices of about 1 ms on the event loop of the process. Between slices other
+ * work gets its turn, which also lets freshly compiled guest code in; while the guest halts, the
+ * loop sleeps until the next timer of the guest or until `wake`.
  */
 
-/** Runs one slice; returns for how many ms the guest has nothing to do, or `null` to leave the loop. */
+/** Runs one slice; returns for how many ms the guest may sleep, or `null` to leave the loop. */
 export type Slice = () => number | null;
 
 const SLEEP_MS_MAX = 100;

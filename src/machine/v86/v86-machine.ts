@@ -1,9 +1,10 @@
 /**
  * The embedded engine: npm `v86` as a `Machine`, in this process.
  *
- * What `boot` loads, and what others write into `ram`, does not count as dirty: whoever needs all of memory
- * sweeps it (`also` of `capture`). Serial bytes and frames of a slice are handed out when the slice ends. A
- * guest that resets itself, or halts with interrupts off, has switched itself off.
+ * What `boot` loads, and what others write into `ram`, does not count as dirty: whoever needs all
+ * of memory sweeps it (`also` of `capture`). Serial bytes and frames of a slice are handed out
+ * when the slice ends. A guest that resets itself, or halts with interrupts off, has switched
+ * itself off.
  */
 import { MirrorError } from '../../core/errors.js';
 import type {
@@ -36,7 +37,7 @@ export interface V86Options {
 
 type Phase = 'created' | 'paused' | 'running' | 'pausing' | 'stopped';
 
-/** Ports and values by which guests switch a PC off: ACPI sleep of QEMU and v86, and a debug exit. */
+/** Ports by which guests switch a PC off: ACPI sleep of QEMU and of v86, and a debug exit. */
 const ACPI_SLEEP_PORTS = [0x604, 0xb004];
 const ACPI_SLEEP = 0x2000;
 const DEBUG_EXIT_PORT = 0xf4;
