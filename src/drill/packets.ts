@@ -83,7 +83,7 @@ function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-/** The Internet checksum, over `bytes` and what `sum` holds already; 0 over what carries its own. */
+/** The Internet checksum of `bytes`, on top of `sum`; 0 over what carries its own. */
 export function checksum(bytes: Uint8Array, sum = 0): number {
   let total = sum;
   for (let i = 0; i + 1 < bytes.length; i += 2) total += (bytes[i] << 8) | bytes[i + 1];

@@ -48,7 +48,8 @@ export class FakeGuest {
     const answer = this.#answer(new TextDecoder().decode(udp.payload));
     const payload = new TextEncoder().encode(answer);
     const { fromPort: toPort, toPort: fromPort } = udp;
-    for (let i = 0; i < this.copies; i += 1) this.#reply(buildUdp(ends, { fromPort, toPort, payload }));
+    const answered = buildUdp(ends, { fromPort, toPort, payload });
+    for (let i = 0; i < this.copies; i += 1) this.#reply(answered);
   }
 
   #answer(request: string): string {
