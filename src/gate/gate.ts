@@ -87,7 +87,7 @@ export class Gate {
 
   serialOut(bytes: Uint8Array): void {
     if (this.state === 'disposed') return;
-    this.serial.append(bytes.slice());
+    this.serial.append(bytes);
     if (this.state === 'open') this.releaseSerial(this.serial.end);
     this.watchBounds();
   }

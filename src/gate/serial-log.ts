@@ -1,54 +1,63 @@
 /** Serial output that is not both released and cut into an epoch yet, by its place in the stream. */
 
-interface Piece {
-  readonly offset: number;
-  readonly bytes: Uint8Array;
-}
+const CAPACITY_MIN = 4 << 10;
+/** An emptied buffer larger than this is given back. */
+const CAPACITY_KEPT_MAX = 64 << 10;
 
 export class SerialLog {
-  private pieces: Piece[] = [];
-  private next: number;
+  private buffer = new Uint8Array(CAPACITY_MIN);
+  /** Index in `buffer` of the byte at place `first`. */
+  private at = 0;
+  private length = 0;
+  private first: number;
 
   constructor(startOffset = 0) {
-    this.next = startOffset;
-  }
-
-  get end(): number {
-    return this.next;
+    this.first = startOffset;
   }
 
   /** Place of the oldest byte held; `end` if there is none. */
   get start(): number {
-    return this.pieces[0]?.offset ?? this.next;
+    return this.first;
   }
 
-  /** `bytes` is kept: it must not change. */
+  get end(): number {
+    return this.first + this.length;
+  }
+
   append(bytes: Uint8Array): void {
-    if (bytes.length === 0) return;
-    this.pieces.push({ offset: this.next, bytes });
-    this.next += bytes.length;
+    if (this.at + this.length + bytes.length > this.buffer.length) this.makeRoom(bytes.length);
+    this.buffer.set(bytes, this.at + this.length);
+    this.length += bytes.length;
   }
 
-  /** The bytes from `from` (or from `start`, if that is later) to `to`. */
+  /** A copy of the bytes from `from` (or from `start`, if that is later) to `to`. */
   slice(from: number, to: number): { offset: number; bytes: Uint8Array } {
-    const offset = Math.min(Math.max(from, this.start), Math.max(to, this.start));
-    const bytes = new Uint8Array(Math.max(0, to - offset));
-    for (const piece of this.pieces) {
-      const begin = Math.max(0, offset - piece.offset);
-      const end = Math.min(piece.bytes.length, to - piece.offset);
-      if (begin < end) bytes.set(piece.bytes.subarray(begin, end), piece.offset + begin - offset);
-    }
-    return { offset, bytes };
+    const offset = Math.max(from, this.first);
+    const begin = this.at + offset - this.first;
+    const end = this.at + Math.min(to, this.end) - this.first;
+    return { offset, bytes: this.buffer.slice(begin, Math.max(begin, end)) };
   }
 
-  /** Forgets whole pieces that lie before `offset`. */
   dropBefore(offset: number): void {
-    let count = 0;
-    while (count < this.pieces.length) {
-      const piece = this.pieces[count];
-      if (piece.offset + piece.bytes.length > offset) break;
-      count += 1;
+    const count = Math.min(this.length, Math.max(0, offset - this.first));
+    this.at += count;
+    this.first += count;
+    this.length -= count;
+    if (this.length > 0) return;
+    this.at = 0;
+    if (this.buffer.length > CAPACITY_KEPT_MAX) this.buffer = new Uint8Array(CAPACITY_MIN);
+  }
+
+  /** Moves what is held to the front, of a larger buffer if it takes more than half of this one. */
+  private makeRoom(bytes: number): void {
+    const held = this.buffer.subarray(this.at, this.at + this.length);
+    let capacity = this.buffer.length;
+    while (capacity < 2 * (held.length + bytes)) capacity *= 2;
+    if (capacity === this.buffer.length) this.buffer.copyWithin(0, this.at, this.at + this.length);
+    else {
+      this.buffer = new Uint8Array(capacity);
+      this.buffer.set(held);
     }
-    if (count > 0) this.pieces.splice(0, count);
+    this.at = 0;
   }
 }

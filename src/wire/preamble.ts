@@ -125,6 +125,7 @@ export function readPreamble(socket: Socket, deadlineMs: number): Promise<Receiv
     socket.on('error', onError);
     socket.on('close', onClose);
     socket.on('data', onData);
+    socket.resume();
   });
 }
 
@@ -136,6 +137,8 @@ function stopReading(socket: Socket): void {
   const { _handle: handle } = socket as unknown as {
     _handle?: { readStop(): number; reading: boolean } | null;
   };
+  // The stream reads ahead by itself, and would start the handle again.
+  socket._read = () => {};
   if (!handle) return;
   handle.readStop();
   handle.reading = false;

@@ -58,6 +58,7 @@ export class Session {
     }
     this.socket.on('data', (chunk: Buffer) => this.receive(chunk));
     this.socket.on('end', () => this.ended());
+    this.socket.resume();
   }
 
   /** `payload` must not change until it has left; a session that is over ignores it. */
