@@ -51,7 +51,7 @@ export const SHAPES = {
     code: 1,
     bytesMax: SMALL,
     payload: false,
-    fields: { vmUuid: text, host: text, incarnation: text, generation: count },
+    fields: { vmUuid: text, host: text, address: text, incarnation: text, generation: count },
   },
   welcome: {
     code: 2,

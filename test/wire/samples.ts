@@ -10,6 +10,7 @@ export const SAMPLES = {
     type: 'hello',
     vmUuid: '6f1c1bd0-36a5-4f0e-9d57-1b1ab9a3c0de',
     host: 'a',
+    address: '127.0.0.1:7701',
     incarnation: 'inc-a-1',
     generation: 7,
   },
