@@ -9,7 +9,7 @@ import { SerialInput } from './serial-input.js';
 import { SerialLog } from './serial-log.js';
 import { SERIAL_RING_BYTES } from './serial-ring.js';
 
-/** The output of one epoch travels in one message, beside pages: the VM waits before it is longer. */
+/** The output of an epoch travels in one message beside pages; before it is longer, the VM waits. */
 const UNCUT_BYTES_MAX = 1 << 20;
 /** Bytes that a VM may still send after it was told to wait; frames past that are dropped. */
 const OVERSHOOT_BYTES_MAX = 512 << 10;
@@ -110,7 +110,7 @@ export class Gate {
     this.watchBounds();
   }
 
-  /** What was sent since the last cut now belongs to `epoch`; returned encoded, to travel with it. */
+  /** What was sent since the last cut now belongs to `epoch`; returned as it travels with it. */
   cut(epoch: number): Uint8Array {
     if (epoch <= this.lastCut)
       throw new GateError('GATE_EPOCH', `epoch ${epoch} cut after ${this.lastCut}`);
@@ -148,7 +148,7 @@ export class Gate {
 
   /**
    * Goes on from where the last owner may have stopped: what it might not have released leaves with
-   * the next release or opening, at once if the gate is open. Only for a gate that held nothing yet.
+   * the next release or opening, at once if the gate is open. Only for a gate without output yet.
    */
   adopt(log: OutputLog): void {
     if (this.lastCut !== -1 || this.serial.end !== 0 || this.uncut.length > 0)

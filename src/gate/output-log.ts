@@ -1,6 +1,6 @@
 /**
- * The standby's copy of output that the owner may not have released yet. At a promotion it is released
- * again from here: a network tolerates a frame twice, and serial bytes go by their place.
+ * The standby's copy of output that the owner may not have released yet. At a promotion it is
+ * released again from here: a network tolerates a frame twice, and serial bytes go by their place.
  */
 import { decodeOutput, type EpochOutput, type NicFrame } from './output.js';
 import { SerialRing } from './serial-ring.js';
@@ -45,7 +45,8 @@ export class OutputLog {
 
   /** `output` is kept: it must not change. */
   commit(epoch: number, output: Uint8Array): void {
-    if (epoch <= this.lastEpoch) throw new Error(`output of epoch ${epoch} after ${this.lastEpoch}`);
+    if (epoch <= this.lastEpoch)
+      throw new Error(`output of epoch ${epoch} after ${this.lastEpoch}`);
     const decoded = decodeOutput(output);
     if (this.lastEpoch === -1) this.releasedSerialOffset = decoded.serialOffset;
     this.lastEpoch = epoch;

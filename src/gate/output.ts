@@ -51,7 +51,7 @@ export function encodeOutput(output: EpochOutput): Uint8Array {
   return bytes;
 }
 
-/** The frames and serial bytes are views of `bytes`. Throws `OutputError` unless all of it is sound. */
+/** Frames and serial bytes are views of `bytes`. Throws `OutputError` unless all is sound. */
 export function decodeOutput(bytes: Uint8Array): EpochOutput {
   if (bytes.length < HEAD_BYTES) throw bad('is cut short');
   if (bytes.length > OUTPUT_BYTES_MAX) throw bad('is too long');

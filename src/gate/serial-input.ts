@@ -1,6 +1,6 @@
 /**
- * Serial input by its place in the stream, so that it goes into the VM exactly once through takeovers:
- * the owner says how far it is safe, and the one writer sends again what is not.
+ * Serial input by its place in the stream, so that it goes into the VM exactly once through
+ * takeovers: the owner says how far it is safe, and the one writer sends again what is not.
  */
 
 const NO_BYTES = new Uint8Array(0);

@@ -1,4 +1,4 @@
-/** Serial output that is not both released and cut into an epoch yet, by its place in the stream. */
+/** Serial output that is not both released and cut into an epoch yet, by its place. */
 
 const CAPACITY_MIN = 4 << 10;
 /** An emptied buffer larger than this is given back. */

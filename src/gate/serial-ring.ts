@@ -1,4 +1,4 @@
-/** The last bytes of the VM's serial output by their place in the stream, for consoles to read from. */
+/** The last bytes of the VM's serial output by their place in the stream, for consoles. */
 
 export const SERIAL_RING_BYTES = 1 << 20;
 

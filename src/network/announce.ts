@@ -1,4 +1,4 @@
-/** Tells switches where a MAC is now: a broadcast reverse-ARP request, which needs no IP address. */
+/** Tells switches where a MAC is now: a broadcast reverse-ARP request, which needs no IP. */
 import { NetworkError } from './network-error.js';
 
 const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i;

@@ -1,6 +1,6 @@
 /**
- * A NIC's cable into a `stream:` network: dials, and dials again when the connection is lost. What cannot
- * be sent soon is dropped and counted, as on any network.
+ * A NIC's cable into a `stream:` network: dials, and dials again when the connection is lost. What
+ * cannot be sent soon is dropped and counted, as on any network.
  */
 import { connect, type Socket } from 'node:net';
 import { StreamFrameReader, writeFrame } from './stream-framing.js';

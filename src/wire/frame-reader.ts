@@ -1,4 +1,4 @@
-/** Cuts a byte stream into frames, whatever the chunks in which it arrives. Takes memory for one frame. */
+/** Cuts a byte stream into frames, whatever its chunks. Takes memory for one frame. */
 import { FRAME_HEADER_BYTES, type FrameCodec, type FrameHeader } from './frame.js';
 
 /** Checks a header on its own, before anything is kept for it; throws to refuse. */

@@ -1,8 +1,9 @@
 /**
  * One frame on the wire: a 32-byte header and its payload. Nothing of a payload is believed, and no
- * memory taken for it, before the header has been checked; nothing is read in it before its hash has.
+ * memory taken for it, before the header has been checked; nothing in it is read before its hash.
  *
- *     u16 magic, u8 version, u8 type, u32 payload length, u64 generation, u64 epoch, u64 XXH64(payload)
+ *     u16 magic, u8 version, u8 type, u32 payload length, u64 generation, u64 epoch,
+ *     u64 XXH64(payload)
  *
  * All little-endian.
  */
@@ -42,7 +43,7 @@ export class FrameCodec {
   encodeHeader(type: number, place: FramePlace, pieces: readonly Uint8Array[]): Buffer {
     const payloadBytes = pieces.reduce((sum, piece) => sum + piece.length, 0);
     if (payloadBytes > FRAME_PAYLOAD_BYTES_MAX)
-      throw new FrameError('FRAME_TOO_LONG', `payload of ${payloadBytes} bytes is too long to send`);
+      throw new FrameError('FRAME_TOO_LONG', `${payloadBytes} bytes of payload are too many`);
     const header = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
     header.writeUInt16LE(MAGIC, 0);
     header.writeUInt8(FRAME_VERSION, 2);

@@ -16,7 +16,7 @@ export interface Preamble {
   readonly role: 'owner' | 'observer';
 }
 
-/** A preamble as it came, with bytes that arrived behind it and must travel with a handed socket. */
+/** A preamble as it came, with what arrived behind it and must travel with a handed socket. */
 export interface ReceivedPreamble extends Preamble {
   /** For `vm`: bytes already read; `unshift` them where the socket goes. Empty for `control`. */
   readonly rest: Buffer;
@@ -130,8 +130,8 @@ export function readPreamble(socket: Socket, deadlineMs: number): Promise<Receiv
 }
 
 /**
- * `pause()` leaves the handle reading until its buffer is full; bytes that it took after the socket was
- * sent on would be lost. There is no public call for this.
+ * `pause()` leaves the handle reading until its buffer is full; bytes that it took after the socket
+ * was sent on would be lost. There is no public call for this.
  */
 function stopReading(socket: Socket): void {
   const { _handle: handle } = socket as unknown as {

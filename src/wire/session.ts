@@ -1,6 +1,6 @@
 /**
- * A conversation between two VM processes over one socket: messages in order, bounded in what it queues,
- * over at the first damaged frame. It ends once, and says why.
+ * A conversation between two VM processes over one socket: messages in order, bounded in what it
+ * queues, over at the first damaged frame. It ends once, and says why.
  */
 import type { Socket } from 'node:net';
 import { MirrorError } from '../core/errors.js';

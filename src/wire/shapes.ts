@@ -1,4 +1,4 @@
-/** The wire form of each message: its code, its limits, and what each of its fields must look like. */
+/** The wire form of each message: its code, its limits, and how each of its fields must look. */
 import { FRAME_PAYLOAD_BYTES_MAX } from './frame.js';
 import type { VmMessage } from './vm-messages.js';
 
@@ -111,7 +111,12 @@ export const SHAPES = {
   'offer-ok': { code: 35, bytesMax: SMALL, payload: false, fields: {} },
 } satisfies Shapes;
 
-export const SHAPE_OF_CODE: ReadonlyMap<number, { type: VmMessage['type']; shape: Shape }> = new Map(
+export interface NamedShape {
+  readonly type: VmMessage['type'];
+  readonly shape: Shape;
+}
+
+export const SHAPE_OF_CODE: ReadonlyMap<number, NamedShape> = new Map(
   Object.entries(SHAPES).map(([type, shape]) => [
     shape.code,
     { type: type as VmMessage['type'], shape },

@@ -1,4 +1,4 @@
-/** Output commit: what leaves when, what travels with an epoch, bounds, and the way through a takeover. */
+/** Output commit: what leaves when, what travels with an epoch, bounds, and through a takeover. */
 import * as fc from 'fast-check';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';

@@ -63,7 +63,8 @@ test('attach strings', () => {
     port: 7001,
   });
   assert.is(parseAttach('stream:[::1]:80').host, '::1');
-  for (const bad of ['stream:', 'stream:x', 'stream:x:0', 'stream:x:65536', 'tap:br0', 'stream:::1:5'])
+  const bads = ['stream:', 'stream:x', 'stream:x:0', 'stream:x:65536', 'tap:br0', 'stream:::1:5'];
+  for (const bad of bads)
     assert.throws(() => parseAttach(bad), (error: unknown) => error instanceof NetworkError);
 });
 

@@ -1,6 +1,6 @@
 /**
- * A userspace TCP proxy that fails as networks do: it swallows silently one way or both ways with all
- * connections held open, refuses, resets. What was held back is delivered on `heal`, as TCP does.
+ * A userspace TCP proxy that fails as networks do: it swallows silently one way or both ways with
+ * all connections held open, refuses, resets. What was held back is delivered on `heal`, as by TCP.
  */
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 
@@ -109,7 +109,7 @@ export class FaultProxy {
     });
   }
 
-  /** Swallows silently what goes `to` the target, comes `from` it, or both; adds to earlier cuts. */
+  /** Swallows silently what goes `to` the target, comes `from` it, or both; adds to other cuts. */
   cut(direction: Direction = 'both'): void {
     if (direction !== 'from') this.toCut = true;
     if (direction !== 'to') this.fromCut = true;

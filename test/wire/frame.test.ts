@@ -89,13 +89,14 @@ test('a header that claims too much is refused before anything is kept for it', 
   for (let i = 0; i < 50; i++) {
     assert.is(codeThrown(() => readAll([claim(0xffff_ffff)])), 'FRAME_TOO_LONG');
     assert.is(codeThrown(() => readAll([claim((4 << 20) + 1)])), 'FRAME_TOO_LONG');
-    assert.is(codeThrown(() => readAll([claim(1 << 20, codeOf(SAMPLE_LIST[4]))])), 'FRAME_TOO_LONG');
+    assert.is(codeThrown(() => readAll([claim(1 << 20, 5)])), 'FRAME_TOO_LONG', 'an ack');
   }
   assert.ok(process.memoryUsage().arrayBuffers - before < 1 << 20);
 });
 
 test('each kind of damage has its code', () => {
-  const frame = frameOf({ type: 'ack', generation: 3, epoch: 4, incarnation: 'x' }, new Uint8Array(0));
+  const ack: VmMessage = { type: 'ack', generation: 3, epoch: 4, incarnation: 'x' };
+  const frame = frameOf(ack, new Uint8Array(0));
   const damaged = (at: number, value: number): Buffer => {
     const bytes = Buffer.from(frame);
     bytes[at] = value;
