@@ -9,7 +9,7 @@ import { SerialInput } from './serial-input.js';
 import { SerialLog } from './serial-log.js';
 import { SERIAL_RING_BYTES } from './serial-ring.js';
 
-/** The output of an epoch travels in one message beside pages; before it is longer, the VM waits. */
+/** The output of an epoch travels in one message beside pages: past this, the VM waits. */
 const UNCUT_BYTES_MAX = 1 << 20;
 /** Bytes that a VM may still send after it was told to wait; frames past that are dropped. */
 const OVERSHOOT_BYTES_MAX = 512 << 10;
