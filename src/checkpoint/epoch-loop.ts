@@ -1,0 +1,144 @@
+/**
+ * The epoch loop of the primary. One epoch, top to bottom, is `runEpoch`: pause, capture, cut the gate,
+ * resume, encode, send. What follows an acknowledgement (release of output) is the core's decision.
+ */
+import type { Gate } from '../gate/gate.js';
+import type { CaptureBuffer, Machine } from '../machine/machine.js';
+import type { Encoder } from './encoder.js';
+import { EpochFigures } from './figures.js';
+import type { RunControl } from './run-control.js';
+import { Sweep } from './sweep.js';
+
+/** What the core asks for with a `capture` effect. */
+export interface EpochOrder {
+  readonly generation: number;
+  readonly epoch: number;
+  /** First epoch of a sync: the secondary's image is empty. */
+  readonly base: boolean;
+  /** Last epoch of a sync: must cover what is left of memory. */
+  readonly final: boolean;
+  /** Leave the VM paused afterwards. */
+  readonly hold: boolean;
+}
+
+/** An epoch as it crosses the wire; kept until acknowledged, so that it can be sent again. */
+export interface EncodedParts {
+  readonly epoch: number;
+  readonly generation: number;
+  readonly base: boolean;
+  readonly complete: boolean;
+  /** Encoded pages and device state, by part; the last part carries the hashes. */
+  readonly parts: readonly Uint8Array[];
+  /** The VM's output since the epoch before. */
+  readonly output: Uint8Array;
+}
+
+export interface EpochListener {
+  /** The VM has been captured and runs again (unless held). */
+  captured(epoch: number, sweep: { complete: boolean; ready: boolean }): void;
+  /** The epoch is encoded and may be sent. */
+  encoded(parts: EncodedParts): void;
+  failed(epoch: number, error: Error): void;
+}
+
+const SLOT_WAIT_MS_MAX = 5_000;
+
+export class EpochLoop {
+  readonly figures = new EpochFigures();
+  /** Encoded epochs not yet acknowledged; bounded by the core's `unackedEpochsMax`. */
+  readonly retained = new Map<number, EncodedParts>();
+  /** Root of the last encoded epoch, for audits and for the demo's proof. */
+  lastRoot: { epoch: number; memoryRoot: bigint } | null = null;
+  private readonly sweep: Sweep;
+  private readonly machine: Machine;
+  private readonly gate: Gate;
+  private readonly encoder: Encoder;
+  private readonly listener: EpochListener;
+  private readonly control: RunControl;
+  private queue: Promise<void> = Promise.resolve();
+
+  constructor(
+    machine: Machine,
+    control: RunControl,
+    gate: Gate,
+    encoder: Encoder,
+    listener: EpochListener,
+  ) {
+    this.machine = machine;
+    this.control = control;
+    this.gate = gate;
+    this.encoder = encoder;
+    this.listener = listener;
+    this.sweep = new Sweep(machine.info.pageCount);
+  }
+
+  /** Epochs are cut one after the other, in the order in which they were asked for. */
+  order(order: EpochOrder): void {
+    this.queue = this.queue.then(async () => {
+      try {
+        await this.runEpoch(order);
+      } catch (error) {
+        this.listener.failed(order.epoch, error instanceof Error ? error : new Error(String(error)));
+      }
+    });
+  }
+
+  /** Resolves when every epoch ordered so far has been encoded. */
+  idle(): Promise<void> {
+    return this.queue;
+  }
+
+  forgetThrough(epoch: number): void {
+    for (const kept of this.retained.keys()) if (kept <= epoch) this.retained.delete(kept);
+  }
+
+  private async runEpoch(order: EpochOrder): Promise<void> {
+    if (order.base) this.startSync();
+    const slot = await this.freeSlot();
+    const range = this.sweep.next(order.final);
+    await this.control.hold('capture');
+    const pausedAt = process.hrtime.bigint();
+    const result = await this.machine.capture(slot, range);
+    const output = this.gate.cut(order.epoch);
+    if (!order.hold) this.control.release('capture');
+    const pauseMs = Number(process.hrtime.bigint() - pausedAt) / 1e6;
+    this.sweep.advance(range);
+    this.figures.captured(order.epoch, pauseMs, result);
+    this.listener.captured(order.epoch, {
+      complete: this.sweep.complete,
+      ready: this.sweep.restFitsOneEpoch,
+    });
+    await this.encode(order, slot, output);
+  }
+
+  private startSync(): void {
+    this.sweep.restart();
+    this.retained.clear();
+  }
+
+  private async encode(
+    order: EpochOrder,
+    slot: CaptureBuffer,
+    output: Uint8Array,
+  ): Promise<void> {
+    const { generation, epoch, base } = order;
+    const complete = this.sweep.complete;
+    const encoded = await this.encoder.encode(slot, generation, epoch, base);
+    this.lastRoot = { epoch, memoryRoot: encoded.memoryRoot };
+    this.figures.encoded(encoded.dirtyBytes, encoded.wireBytes);
+    const parts = { epoch, generation, base, complete, parts: encoded.parts, output };
+    this.retained.set(epoch, parts);
+    this.listener.encoded(parts);
+  }
+
+  /** A slot is free as soon as the worker has encoded the epoch that used it. */
+  private async freeSlot(): Promise<CaptureBuffer> {
+    const endAt = Date.now() + SLOT_WAIT_MS_MAX;
+    for (;;) {
+      const slot = this.encoder.takeSlot();
+      if (slot) return slot;
+      if (Date.now() > endAt) throw new Error('no capture slot became free: the encoder is stuck');
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+  }
+}

@@ -1,0 +1,43 @@
+/** `mirror console`: the VM's serial line, every byte once, from either of its hosts. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { ControlClient } from './control-client.js';
+import { countOption, socketOf, vmArg, type Command } from './command.js';
+
+const POLL_MS = 50;
+
+export interface ConsoleRead {
+  readonly offset: number;
+  readonly bytes: string;
+  readonly gap: boolean;
+}
+
+export const console_: Command = {
+  name: 'console',
+  args: '<vm>',
+  about: "the VM's serial line; what is typed goes to it",
+  options: {
+    from: { type: 'string', about: 'place in the stream to read from, 0 unless given' },
+    'no-follow': { type: 'boolean', about: 'print what is there and end' },
+  },
+  async run(input) {
+    const vm = vmArg(input);
+    const client = new ControlClient(socketOf(input));
+    let from = countOption(input, 'from', 0);
+    if (input.options['no-follow'] !== true)
+      process.stdin.on('data', (chunk: Buffer) => {
+        const params = { bytes: chunk.toString('base64') };
+        client.vm(vm, 'console-write', params).catch((error: unknown) => {
+          process.stderr.write(`not sent: ${String(error)}\n`);
+        });
+      });
+    for (;;) {
+      const read = await client.vm<ConsoleRead>(vm, 'console-read', { from });
+      if (read.gap) process.stderr.write(`[bytes ${from} to ${read.offset} are lost]\n`);
+      const bytes = Buffer.from(read.bytes, 'base64');
+      process.stdout.write(bytes);
+      from = read.offset + bytes.length;
+      if (input.options['no-follow'] === true) return 0;
+      await sleep(POLL_MS);
+    }
+  },
+};

@@ -1,0 +1,80 @@
+#!/usr/bin/env node
+/** The command line: finds the command, parses its options, and turns every error into one exit code. */
+import { exitCodeOf } from '../host/error-map.js';
+import { describe } from '../host/vm-process-error.js';
+import { COMMON, parseInput, UsageError, type Command } from './command.js';
+import { console_ } from './console.js';
+import { demo } from './demo.js';
+import { doctor } from './doctor.js';
+import { guestBuild, guestClient } from './guest.js';
+import { ethernetSwitch, host, witness } from './host.js';
+import { list, status, wait } from './status.js';
+import { protect, reseed, start, stop, takeover, unprotect } from './vm.js';
+
+const COMMANDS: readonly Command[] = [
+  demo,
+  host,
+  witness,
+  start,
+  stop,
+  status,
+  list,
+  wait,
+  protect,
+  unprotect,
+  takeover,
+  reseed,
+  console_,
+  ethernetSwitch,
+  guestClient,
+  guestBuild,
+  doctor,
+];
+
+function help(): string {
+  const rows = COMMANDS.map((command) => {
+    return `  mirror ${`${command.name} ${command.args}`.padEnd(24)} ${command.about}`;
+  });
+  return `Mirror keeps a VM alive through the loss of its host.\n\n${rows.join('\n')}\n`;
+}
+
+function helpOf(command: Command): string {
+  const rows = Object.entries({ ...command.options, ...COMMON }).map(([name, option]) => {
+    return `  --${name.padEnd(14)} ${option.about}`;
+  });
+  return `mirror ${command.name} ${command.args}\n  ${command.about}\n\n${rows.join('\n')}\n`;
+}
+
+function find(argv: string[]): { command: Command; rest: string[] } {
+  for (const words of [2, 1]) {
+    const command = COMMANDS.find((known) => known.name === argv.slice(0, words).join(' '));
+    if (command) return { command, rest: argv.slice(words) };
+  }
+  throw new UsageError(`there is no command ${argv[0]}; see mirror help`);
+}
+
+async function run(argv: string[]): Promise<number> {
+  const [first] = argv;
+  if (first === undefined || first === 'help' || first === '--help') {
+    process.stdout.write(help());
+    return first === undefined ? 2 : 0;
+  }
+  const { command, rest } = find(argv);
+  const input = parseInput(command, rest);
+  if (input.options['help'] === true) {
+    process.stdout.write(helpOf(command));
+    return 0;
+  }
+  return command.run(input);
+}
+
+run(process.argv.slice(2)).then(
+  (code) => process.exit(code),
+  (error: unknown) => {
+    const { code, message } = describe(error);
+    process.stderr.write(`mirror: ${message}\n`);
+    if (process.argv.includes('--json'))
+      process.stdout.write(`${JSON.stringify({ error: { code, message } })}\n`);
+    process.exit(exitCodeOf(code));
+  },
+);

@@ -1,0 +1,108 @@
+/** `mirror status`, `list` and `wait`. */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { VmStatus } from '../host/vm-status.js';
+import { ControlClient } from './control-client.js';
+import {
+  durationOption,
+  need,
+  print,
+  socketOf,
+  vmArg,
+  type Command,
+  type Input,
+} from './command.js';
+
+const POLL_MS = 50;
+const WATCH_MS = 500;
+const FINAL = ['failed', 'stopped', 'superseded'];
+
+function line(status: VmStatus): string {
+  const { name, state, role, host, peer, epoch, committedEpoch, pauseMs, commitMs } = status;
+  const pair = peer ? ` with ${peer}` : '';
+  const figures = pauseMs
+    ? `  pause ${pauseMs.p50.toFixed(2)}/${pauseMs.p99.toFixed(2)} ms` +
+      `  commit ${commitMs.p50.toFixed(1)} ms  ${status.bytesPerEpoch} bytes an epoch`
+    : '';
+  return `${name}  ${state}${pair}  (${role} on ${host})  epoch ${epoch}/${committedEpoch}${figures}`;
+}
+
+export const status: Command = {
+  name: 'status',
+  args: '[vm]',
+  about: 'what a VM, or each of them, is doing',
+  options: {
+    watch: { type: 'boolean', about: 'again and again' },
+    check: { type: 'boolean', about: 'exit code 5 unless protected' },
+  },
+  async run(input) {
+    const client = new ControlClient(socketOf(input));
+    const [vm] = input.args;
+    for (;;) {
+      const all = vm
+        ? [await client.call<VmStatus>('status', { vm })]
+        : await client.call<VmStatus[]>('list');
+      if (vm && all[0]) print(input, line(all[0]), all[0]);
+      else for (const one of all) print(input, line(one), one);
+      if (input.options['check'] === true)
+        return all.every((one) => one.state === 'protected' || one.state === 'standby') ? 0 : 5;
+      if (input.options['watch'] !== true) return 0;
+      await sleep(WATCH_MS);
+    }
+  },
+};
+
+export const list: Command = {
+  name: 'list',
+  args: '',
+  about: 'the VMs of this host',
+  options: {},
+  async run(input) {
+    const all = await new ControlClient(socketOf(input)).call<VmStatus[]>('list');
+    if (input.json) process.stdout.write(`${JSON.stringify(all)}\n`);
+    else for (const one of all) process.stdout.write(`${line(one)}\n`);
+    return 0;
+  },
+};
+
+/** Polls until the state is there; 124 when time is up, 1 when it can no longer come. */
+export async function waitForState(
+  client: ControlClient,
+  input: Input,
+  vm: string,
+  wanted: string,
+  timeoutMs: number,
+): Promise<number> {
+  const endAt = Date.now() + timeoutMs;
+  for (;;) {
+    const now = await client.call<VmStatus & { reason?: string }>('status', { vm });
+    if (now.state === wanted) {
+      print(input, line(now), now);
+      return 0;
+    }
+    if (FINAL.includes(now.state)) {
+      const why = now.reason ?? now.warnings?.at(-1)?.text ?? '';
+      process.stderr.write(`${vm} is ${now.state}, it will not be ${wanted}: ${why}\n`);
+      return 1;
+    }
+    if (Date.now() > endAt) {
+      process.stderr.write(`${vm} is ${now.state}, not ${wanted} yet; it goes on by itself\n`);
+      return 124;
+    }
+    await sleep(POLL_MS);
+  }
+}
+
+export const wait: Command = {
+  name: 'wait',
+  args: '<vm>',
+  about: 'wait until a VM is in a state',
+  options: {
+    for: { type: 'string', about: 'such as protected' },
+    timeout: { type: 'string', about: 'such as 30s; past it exit code 124' },
+  },
+  run(input) {
+    const client = new ControlClient(socketOf(input));
+    const timeoutMs = durationOption(input, 'timeout', 60_000);
+    return waitForState(client, input, vmArg(input), need(input, 'for'), timeoutMs);
+  },
+};

@@ -1,0 +1,121 @@
+/** The commands about one VM: start, stop, protect, unprotect, takeover, reseed. */
+import { readFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { MirrorError } from '../core/errors.js';
+import { ControlClient } from './control-client.js';
+import {
+  countOption,
+  durationOption,
+  need,
+  print,
+  socketOf,
+  stateDirOf,
+  textOption,
+  UsageError,
+  vmArg,
+  type Command,
+  type Input,
+} from './command.js';
+import { waitForState } from './status.js';
+
+const timeout = { type: 'string', about: 'such as 30s; past it exit code 124' } as const;
+
+/** A path to a VM's file, or a name looked up in the state directory. */
+function vmFile(input: Input, vm: string): { yaml: string; path: string } {
+  const path = /[/.]/.test(vm) ? resolve(vm) : join(stateDirOf(input), 'vms', `${vm}.yaml`);
+  try {
+    return { yaml: readFileSync(path, 'utf8'), path };
+  } catch (error) {
+    throw new MirrorError('NO_SUCH_VM', `cannot read the VM's file ${path}`, { cause: error });
+  }
+}
+
+export const start: Command = {
+  name: 'start',
+  args: '<vm>',
+  about: 'start a VM (a name, or a path to its file) and return when it is protected',
+  options: {
+    peer: { type: 'string', about: 'HOST:PORT of the host that is to mirror it' },
+    epoch: { type: 'string', about: 'auto, or such as 25ms' },
+    'audit-every': { type: 'string', about: 'compare all of memory every so many epochs' },
+    audit: { type: 'boolean', about: 'compare all of memory at every epoch' },
+    'no-wait': { type: 'boolean', about: 'return as soon as it is started' },
+    timeout,
+  },
+  async run(input) {
+    const client = new ControlClient(socketOf(input));
+    const peer = textOption(input, 'peer') ?? null;
+    if (peer !== null && !/^.+:\d+$/.test(peer))
+      throw new UsageError(`--peer ${peer}: not HOST:PORT`);
+    const auditEvery = input.options['audit'] === true ? 1 : countOption(input, 'audit-every', 0);
+    const { name } = await client.call<{ name: string }>('start', {
+      ...vmFile(input, vmArg(input)),
+      ...{ peer, auditEvery, epoch: textOption(input, 'epoch') },
+    });
+    if (input.options['no-wait'] === true) {
+      print(input, `${name} is starting`, { name, state: 'starting' });
+      return 0;
+    }
+    const wanted = peer === null ? 'solo' : 'protected';
+    return waitForState(client, input, name, wanted, durationOption(input, 'timeout', 60_000));
+  },
+};
+
+function commandOf(
+  name: string,
+  about: string,
+  method: string,
+  done: string,
+  options: Command['options'] = {},
+  params: (input: Input) => Record<string, unknown> = () => ({}),
+): Command {
+  return {
+    ...{ name, args: '<vm>', about, options },
+    async run(input) {
+      const vm = vmArg(input);
+      const client = new ControlClient(socketOf(input));
+      await client.call('vm', { vm, method: 'command', command: method, ...params(input) });
+      print(input, `${vm} ${done}`, { name: vm, done: true });
+      return 0;
+    },
+  };
+}
+
+export const stop = commandOf('stop', 'last epoch, its output, then stopped', 'stop', 'is stopped');
+
+export const unprotect = commandOf(
+  'unprotect',
+  'go on without a mirror',
+  'unprotect',
+  'runs unprotected',
+);
+
+export const takeover = commandOf(
+  'takeover',
+  'planned switch-over to the standby',
+  'handover',
+  'runs on the other host now',
+);
+
+export const reseed = commandOf(
+  'reseed',
+  'the arbiter lost its memory and this host owns the VM: write the record anew',
+  'reseed',
+  'has its record written anew',
+  { yes: { type: 'boolean', about: 'I made sure that no other host runs this VM' } },
+  (input) => {
+    if (input.options['yes'] !== true)
+      throw new UsageError('reseed overrides a safety rule: make sure that no other host runs ' +
+        'this VM, then add --yes');
+    return {};
+  },
+);
+
+export const protect = commandOf(
+  'protect',
+  'mirror a running VM to another host',
+  'protect',
+  'is being protected; see mirror status',
+  { peer: { type: 'string', about: 'HOST:PORT of the host that is to mirror it' } },
+  (input) => ({ peer: need(input, 'peer') }),
+);

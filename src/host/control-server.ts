@@ -1,0 +1,138 @@
+/**
+ * The control API: HTTP over a unix socket that only its owner may open. One resource, `POST /v1/METHOD`,
+ * with a JSON object in and one out; errors are `{error: {code, message}}`.
+ */
+import { chmodSync, rmSync } from 'node:fs';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import type { Daemon } from './daemon.js';
+import { httpStatusOf } from './error-map.js';
+import { HostError } from './host-error.js';
+import type { VmChild } from './vm-child.js';
+import { parseEpoch, parseVmConfig, type VmConfig } from './vm-config.js';
+import { describe } from './vm-process-error.js';
+
+const BODY_BYTES_MAX = 1 << 20;
+
+type Params = Record<string, unknown>;
+
+export class ControlServer {
+  private readonly daemon: Daemon;
+  private readonly server: Server;
+
+  constructor(daemon: Daemon) {
+    this.daemon = daemon;
+    this.server = createServer((request, response) => void this.serve(request, response));
+  }
+
+  async listen(path: string): Promise<void> {
+    if (await answers(path))
+      throw new HostError('ALREADY_RUNNING', `another daemon serves ${path}`);
+    rmSync(path, { force: true });
+    await new Promise<void>((resolve, reject) => {
+      this.server.once('error', reject);
+      this.server.listen(path, resolve);
+    });
+    chmodSync(path, 0o600);
+  }
+
+  close(): void {
+    this.server.close();
+    this.server.closeAllConnections();
+  }
+
+  private async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    let status = 200;
+    let body: unknown;
+    try {
+      const params = await readBody(request);
+      body = await this.carryOut((request.url ?? '').replace('/v1/', ''), params);
+    } catch (error) {
+      const told = describe(error);
+      status = httpStatusOf(told.code);
+      body = { error: told };
+    }
+    response.writeHead(status, { 'content-type': 'application/json' });
+    response.end(JSON.stringify(body ?? {}));
+  }
+
+  private carryOut(method: string, params: Params): Promise<unknown> {
+    switch (method) {
+      case 'list':
+        return Promise.all(this.daemon.list().map((vm) => statusOf(vm)));
+      case 'start':
+        return this.start(params);
+      case 'status':
+        return statusOf(this.daemon.find(text(params, 'vm')));
+      case 'vm':
+        return this.daemon.find(text(params, 'vm')).request(text(params, 'method'), params);
+      default:
+        throw new HostError('BAD_REQUEST', `unknown method ${method}`);
+    }
+  }
+
+  private async start(params: Params): Promise<unknown> {
+    let config: VmConfig = parseVmConfig(text(params, 'yaml'), text(params, 'path'));
+    const { peer, epoch, auditEvery } = params;
+    if (typeof epoch === 'string') config = { ...config, epochMs: parseEpoch(epoch) };
+    const child = await this.daemon.start({
+      config,
+      peer: typeof peer === 'string' ? peer : null,
+      auditEvery: typeof auditEvery === 'number' ? auditEvery : 0,
+    });
+    await Promise.race([child.ready, new Promise((resolve) => setTimeout(resolve, 5_000))]);
+    return { name: config.name };
+  }
+}
+
+/** The VM process's own figures; of one that is gone, its last words. */
+async function statusOf(vm: VmChild): Promise<unknown> {
+  const { ended, init, pid } = vm;
+  const name = init.vmName;
+  if (ended) {
+    const state = ended.state === 'released' ? 'stopped' : ended.state;
+    return { name, ...vm.status, host: init.host.name, state, reason: ended.reason, pid: 0 };
+  }
+  try {
+    return await vm.request('status', {});
+  } catch {
+    return { name, ...vm.status, host: init.host.name, pid, warnings: [{ code: 'NO_ANSWER' }] };
+  }
+}
+
+function text(params: Params, key: string): string {
+  const value = params[key];
+  if (typeof value !== 'string') throw new HostError('BAD_REQUEST', `${key} is missing`);
+  return value;
+}
+
+async function readBody(request: IncomingMessage): Promise<Params> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > BODY_BYTES_MAX) throw new HostError('BAD_REQUEST', 'request too large');
+    chunks.push(chunk);
+  }
+  if (bytes === 0) return {};
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString()) as Params;
+  } catch (error) {
+    throw new HostError('BAD_REQUEST', 'the request is not JSON', { cause: error });
+  }
+}
+
+/** True if somebody accepts connections there: a socket file alone may be a dead daemon's. */
+function answers(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path);
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}
+
+export const controlPath = (stateDir: string): string => join(stateDir, 'control.sock');

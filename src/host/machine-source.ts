@@ -1,0 +1,104 @@
+/**
+ * Where a VM process gets its machine from: the VM's file on its first host, the owner's offer on a standby.
+ * Both give the same description, so that both hosts make the same machine.
+ */
+import { readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import type { Machine } from '../machine/machine.js';
+import { V86Machine } from '../machine/v86/v86-machine.js';
+import { FileStore, sha256 } from './file-store.js';
+import type { VmConfig } from './vm-config.js';
+import { VmProcessError } from './vm-process-error.js';
+
+const BUILTIN_KERNEL = fileURLToPath(new URL('../guest/builtin.elf', import.meta.url));
+
+export interface VmDescription {
+  readonly config: VmConfig;
+  readonly kernelSha256: string;
+  readonly initrdSha256: string | null;
+  readonly nics: VmConfig['nics'];
+  readonly epochMs: number | null;
+}
+
+export interface OfferContent {
+  readonly specJson: string;
+  readonly files: { name: string; sha256: string; bytes: number }[];
+  readonly contents: Uint8Array[];
+}
+
+export class MachineSource {
+  private readonly store: FileStore;
+  private readonly auditEvery: number;
+  private described: VmDescription | null = null;
+  private kernel: Uint8Array = new Uint8Array(0);
+  private initrd: Uint8Array | null = null;
+
+  constructor(store: FileStore, auditEvery: number) {
+    this.store = store;
+    this.auditEvery = auditEvery;
+  }
+
+  get description(): VmDescription {
+    if (!this.described) throw new VmProcessError('NO_DESCRIPTION', 'the VM is not described yet');
+    return this.described;
+  }
+
+  get known(): VmConfig | null {
+    return this.described?.config ?? null;
+  }
+
+  async fromConfig(config: VmConfig): Promise<void> {
+    const { kernel, initrd } = config.boot;
+    this.kernel = await readFile(kernel === 'builtin' ? BUILTIN_KERNEL : kernel);
+    this.initrd = initrd === null ? null : await readFile(initrd);
+    this.describe(config);
+    await this.store.put(this.kernel);
+    if (this.initrd) await this.store.put(this.initrd);
+  }
+
+  /** The files have been fetched into the store before. */
+  async fromOffer(specJson: string): Promise<void> {
+    const offered = JSON.parse(specJson) as VmDescription;
+    this.kernel = await this.stored(offered.kernelSha256);
+    this.initrd = offered.initrdSha256 === null ? null : await this.stored(offered.initrdSha256);
+    this.describe(offered.config);
+  }
+
+  offer(): OfferContent {
+    const contents = this.initrd ? [this.kernel, this.initrd] : [this.kernel];
+    const files = contents.map((bytes, index) => ({
+      name: index === 0 ? 'kernel' : 'initrd',
+      sha256: sha256(bytes),
+      bytes: bytes.length,
+    }));
+    return { specJson: JSON.stringify(this.description), files, contents };
+  }
+
+  create(): Promise<Machine> {
+    const { config } = this.description;
+    const spec = {
+      memoryBytes: config.memoryBytes,
+      kernel: this.kernel,
+      initrd: this.initrd,
+      cmdline: config.boot.cmdline,
+      nics: config.nics,
+    };
+    return V86Machine.create(spec, { auditEvery: this.auditEvery });
+  }
+
+  private describe(config: VmConfig): void {
+    this.described = {
+      config,
+      kernelSha256: sha256(this.kernel),
+      initrdSha256: this.initrd ? sha256(this.initrd) : null,
+      nics: config.nics,
+      epochMs: config.epochMs,
+    };
+  }
+
+  private async stored(digest: string): Promise<Uint8Array> {
+    const bytes = await this.store.get(digest);
+    if (!bytes) throw new VmProcessError('FILE_MISSING', `boot file ${digest} is not here`);
+    return bytes;
+  }
+}

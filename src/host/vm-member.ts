@@ -1,0 +1,414 @@
+/**
+ * One VM on one host: joins the protocol core to the machine, the standby's replica, the links, the
+ * arbiter and the note on disk. Each effect of the core has one handler here.
+ */
+import { randomUUID } from 'node:crypto';
+import type { Socket } from 'node:net';
+import type { Command, CoreConfig, CoreStatus, Effect, SessionId } from '../core/events.js';
+import type { PeerMessage } from '../core/messages.js';
+import { createPrimary, createSecondary } from '../core/member.js';
+import type { HostNote } from '../core/record.js';
+import { SerialRing } from '../gate/serial-ring.js';
+import type { Machine } from '../machine/machine.js';
+import { WitnessClient } from '../pool/witness-client.js';
+import { joinPart } from '../replica/part.js';
+import { Replica } from '../replica/replica.js';
+import { loadFrameCodec, type FrameCodec } from '../wire/frame.js';
+import { FileStore } from './file-store.js';
+import { MachineSource } from './machine-source.js';
+import { NoteStore } from './note-store.js';
+import { probePeer } from './peer-control.js';
+import { PrimarySide } from './primary-side.js';
+import { monotonicMs, VmDriver, type EffectHandlers } from './vm-driver.js';
+import { dialPeer, VmLink } from './vm-link.js';
+import { describe, VmProcessError } from './vm-process-error.js';
+import type { DaemonToVm, InitMessage, VmToDaemon } from './vm-protocol.js';
+import { answerRequest } from './vm-requests.js';
+
+type CaptureEffect = Extract<Effect, { type: 'capture' }>;
+type CasEffect = Extract<Effect, { type: 'arbiter-cas' }>;
+type NoteEffect = Extract<Effect, { type: 'save-note' }>;
+type ProbeEffect = Extract<Effect, { type: 'probe-peer' }>;
+
+const ACK_MS_PER_DETECT_MS = 3;
+const UNACKED_EPOCHS_MAX = 2;
+const WARNINGS_MAX = 20;
+const NOTE_RETRY_MS = 200;
+const EXIT_GRACE_MS = 50;
+
+/** How the takeover by this process went. */
+export interface TakeoverFigures {
+  readonly epoch: number;
+  /** From the decision to the VM running. */
+  readonly promoteMs: number;
+  /** The epoch that was arriving when the owner was lost: parts here, and parts it has. */
+  readonly partial: { epoch: number; parts: number; partCount: number } | null;
+}
+
+export class VmProcess {
+  readonly incarnation: string;
+  readonly init: InitMessage;
+  readonly driver: VmDriver;
+  serial = new SerialRing();
+  lastTakeover: TakeoverFigures | null = null;
+  readonly warnings: { code: string; text: string }[] = [];
+  primary: PrimarySide | null = null;
+  replica: Replica | null = null;
+  source: MachineSource;
+  private readonly codec: FrameCodec;
+  private readonly arbiter: WitnessClient;
+  private readonly notes: NoteStore;
+  private readonly files: FileStore;
+  private readonly links = new Map<SessionId, VmLink>();
+  private readonly epochSession = new Map<number, SessionId>();
+  private readonly answers = new Map<string, ((error: string | null) => void)[]>();
+  private nextSession = 1;
+  private stagedGeneration = 0;
+  private releasedThrough = 0;
+  private partial: TakeoverFigures['partial'] = null;
+  private dialing = false;
+
+  static async create(init: InitMessage): Promise<VmProcess> {
+    const codec = await loadFrameCodec();
+    const files = new FileStore(init.host.stateDir);
+    const source = new MachineSource(files, init.auditEvery);
+    if (init.vm) await source.fromConfig(init.vm);
+    const notes = new NoteStore(init.host.stateDir, init.vmUuid);
+    return new VmProcess(init, codec, files, source, notes, await notes.load());
+  }
+
+  private constructor(
+    init: InitMessage,
+    codec: FrameCodec,
+    files: FileStore,
+    source: MachineSource,
+    notes: NoteStore,
+    note: HostNote | null,
+  ) {
+    this.init = init;
+    this.codec = codec;
+    this.files = files;
+    this.source = source;
+    this.incarnation = randomUUID();
+    this.arbiter = new WitnessClient(init.host.arbiter, { deadlineMs: init.host.detectMs });
+    this.notes = notes;
+    const config = this.coreConfig();
+    const core =
+      init.role === 'primary'
+        ? createPrimary(config, note, { start: init.start, peer: init.peer })
+        : createSecondary(config, note);
+    this.driver = new VmDriver(core, this.handlers(), (status) => this.statusChanged(status));
+    this.driver.dispatch({ type: 'tick' });
+  }
+
+  handle(message: DaemonToVm, socket: Socket | null): void {
+    if (message.type === 'session') {
+      if (!socket) return;
+      const rest = Buffer.from(message.rest, 'base64');
+      if (rest.length > 0) socket.unshift(rest);
+      void this.acceptSession(socket);
+    } else if (message.type === 'request') {
+      answerRequest(this, message.method, message.params).then(
+        (result) => this.tell({ type: 'reply', id: message.id, result }),
+        (error: unknown) => this.tell({ type: 'reply', id: message.id, error: describe(error) }),
+      );
+    }
+  }
+
+  /** Gives the core a command; settles with its answer. */
+  command(command: Command): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const waiting = this.answers.get(command.type) ?? [];
+      this.answers.set(command.type, waiting);
+      waiting.push((error) =>
+        error === null ? resolve() : reject(new VmProcessError('REFUSED', error)),
+      );
+      this.driver.dispatch({ type: 'command', command });
+    });
+  }
+
+  private coreConfig(): CoreConfig {
+    const { init } = this;
+    return {
+      vm: init.vmName,
+      vmUuid: init.vmUuid,
+      host: init.host.name,
+      address: init.host.address,
+      incarnation: this.incarnation,
+      detectMs: init.host.detectMs,
+      ackMsMax: init.host.detectMs * ACK_MS_PER_DETECT_MS,
+      redialMs: Math.max(100, init.host.detectMs / 2),
+      arbiterRetryMs: Math.max(50, init.host.detectMs / 4),
+      unackedEpochsMax: UNACKED_EPOCHS_MAX,
+      onPeerLoss: init.vm?.onPeerLoss ?? 'solo',
+    };
+  }
+
+  private handlers(): EffectHandlers {
+    return {
+      ...this.machineHandlers(),
+      ...this.standbyHandlers(),
+      ...this.linkHandlers(),
+      ...this.durableHandlers(),
+      'wake-at': (effect) => this.driver.wakeAt(effect.atMs),
+      answer: (effect) => {
+        for (const settle of this.answers.get(effect.command) ?? []) settle(effect.error);
+        this.answers.delete(effect.command);
+      },
+      warn: (effect) => {
+        this.warnings.push({ code: effect.code, text: effect.text });
+        if (this.warnings.length > WARNINGS_MAX) this.warnings.shift();
+        this.tell({ type: 'warning', code: effect.code, text: effect.text });
+      },
+      exit: (effect) => this.exit(effect.state),
+    };
+  }
+
+  private machineHandlers() {
+    return {
+      boot: () => void this.boot(),
+      run: () => this.primary?.run(),
+      pause: () => this.primary?.pause(),
+      'kill-machine': () => void this.primary?.kill(),
+      'gate-close': () => this.primary?.gate.close(),
+      'gate-open': () => this.primary?.gate.open(),
+      'gate-release': ({ epoch }: { epoch: number }) => {
+        this.releasedThrough = epoch;
+        this.observeCommit(epoch);
+        this.primary?.gate.release(epoch);
+      },
+    };
+  }
+
+  private observeCommit(epoch: number): void {
+    const { primary } = this;
+    const figures = primary?.loop?.figures;
+    if (!primary || !figures) return;
+    figures.committed(epoch);
+    primary.pacer.observe(figures.pauseMs.last, figures.commitMs.last);
+  }
+
+  private async boot(): Promise<void> {
+    try {
+      const machine = await this.source.create();
+      await machine.boot();
+      this.becomePrimary(machine);
+      this.driver.dispatch({ type: 'machine-ready' });
+    } catch (error) {
+      this.machineFailed(error);
+    }
+  }
+
+  private becomePrimary(machine: Machine): void {
+    const { nics, epochMs } = this.source.description;
+    this.primary = new PrimarySide(machine, this.serial, { nics, epochMs }, {
+      epochDue: () => this.driver.dispatch({ type: 'epoch-due' }),
+      gateFull: () => this.driver.dispatch({ type: 'gate-full' }),
+      gateDrained: () => this.driver.dispatch({ type: 'gate-drained' }),
+      poweredOff: () => this.driver.dispatch({ type: 'powered-off' }),
+      machineFailed: (error) => this.machineFailed(error),
+      captured: (epoch, sweep) => this.driver.dispatch({ type: 'captured', epoch, ...sweep }),
+      encoded: (parts) => this.sendEpoch(parts.epoch),
+      failed: (epoch, error) =>
+        this.driver.dispatch({ type: 'capture-failed', epoch, reason: error.message }),
+    });
+  }
+
+  private machineFailed(error: unknown): void {
+    const reason = error instanceof Error ? error.message : String(error);
+    this.driver.dispatch({ type: 'machine-failed', reason });
+  }
+
+  private standbyHandlers() {
+    return {
+      stage: () => this.stage(),
+      verify: ({ epoch }: { epoch: number }) => {
+        const ok = this.replica?.verify(this.stagedGeneration, epoch) ?? false;
+        this.driver.dispatch({ type: 'verified', epoch, ok });
+      },
+      commit: ({ epoch }: { epoch: number }) => this.replica?.commit(epoch),
+      'drop-staged': () => this.replica?.dropStaged(),
+      'output-released': ({ epoch }: { epoch: number }) =>
+        this.replica?.outputs.releasedThrough(epoch),
+      promote: ({ epoch }: { epoch: number }) => void this.promote(epoch),
+    };
+  }
+
+  /** The part that came with the message that the core is looking at. */
+  private stage(): void {
+    const event = this.driver.event;
+    if (event?.type !== 'message' || event.message.type !== 'epoch-part')
+      throw new Error('stage without a part');
+    const part = event.message;
+    if (part.base && part.part === 0) this.replica?.reset();
+    const parts = part.part + 1;
+    const whole = parts === part.partCount;
+    this.partial = whole ? null : { epoch: part.epoch, parts, partCount: part.partCount };
+    this.stagedGeneration = part.generation;
+    this.replica?.stage(part.part, this.driver.payload ?? new Uint8Array(0));
+  }
+
+  private async promote(epoch: number): Promise<void> {
+    try {
+      const { replica } = this;
+      if (!replica) throw new Error('promoted without a replica');
+      const startedAtMs = monotonicMs();
+      await replica.promote();
+      this.serial = replica.outputs.serial;
+      this.becomePrimary(replica.machine);
+      this.primary?.adopt(replica.outputs);
+      this.primary?.announce();
+      this.replica = null;
+      this.driver.dispatch({ type: 'machine-ready' });
+      const promoteMs = monotonicMs() - startedAtMs;
+      this.lastTakeover = { epoch, promoteMs, partial: this.partial };
+    } catch (error) {
+      this.machineFailed(error);
+    }
+  }
+
+  private linkHandlers() {
+    return {
+      capture: (effect: CaptureEffect) => {
+        this.epochSession.set(effect.epoch, effect.session);
+        this.primary?.order(effect);
+      },
+      resend: ({ epoch }: { epoch: number }) => this.sendEpoch(epoch),
+      forget: ({ epoch }: { epoch: number }) => {
+        this.primary?.loop?.forgetThrough(epoch);
+        for (const known of this.epochSession.keys())
+          if (known <= epoch) this.epochSession.delete(known);
+      },
+      dial: ({ peer }: { peer: string }) => void this.dial(peer),
+      'hang-up': ({ session }: { session: SessionId }) => this.links.get(session)?.close(),
+      send: ({ session, message }: { session: SessionId; message: PeerMessage }) =>
+        this.links.get(session)?.send(message),
+    };
+  }
+
+  /** Sends a retained epoch on the session that it was captured for. */
+  private sendEpoch(epoch: number): void {
+    const kept = this.primary?.loop?.retained.get(epoch);
+    const link = this.links.get(this.epochSession.get(epoch) ?? 0);
+    if (!kept || !link) return;
+    kept.parts.forEach((pages, part) => {
+      link.send(
+        {
+          type: 'epoch-part',
+          generation: kept.generation,
+          epoch,
+          part,
+          partCount: kept.parts.length,
+          base: kept.base,
+          complete: kept.complete,
+          releasedThrough: this.releasedThrough,
+        },
+        joinPart(part, kept.output, pages),
+      );
+    });
+  }
+
+  private async dial(peer: string): Promise<void> {
+    if (this.dialing) return;
+    this.dialing = true;
+    try {
+      const { vmName, vmUuid, host } = this.init;
+      const socket = await dialPeer(peer, { name: vmName, uuid: vmUuid }, host.detectMs);
+      const link = new VmLink(socket, this.codec);
+      const { specJson, files, contents } = this.source.offer();
+      await link.offer({ specJson, files, address: host.address }, contents);
+      this.addLink(link);
+    } catch {
+      this.driver.dispatch({ type: 'dial-failed' });
+    } finally {
+      this.dialing = false;
+    }
+  }
+
+  private async acceptSession(socket: Socket): Promise<void> {
+    const link = new VmLink(socket, this.codec);
+    try {
+      const offer = await link.accept(this.files);
+      if (!this.replica) {
+        await this.source.fromOffer(offer.specJson);
+        this.replica = await Replica.create(await this.source.create());
+      }
+      this.addLink(link);
+      link.accepted();
+    } catch (error) {
+      link.close();
+      this.tell({ type: 'warning', code: 'OFFER_FAILED', text: describe(error).message });
+    }
+  }
+
+  private addLink(link: VmLink): void {
+    const session = this.nextSession;
+    this.nextSession += 1;
+    this.links.set(session, link);
+    link.listener = {
+      message: (message, payload) =>
+        this.driver.dispatch({ type: 'message', session, message }, payload),
+      down: () => {
+        this.links.delete(session);
+        this.driver.dispatch({ type: 'session-down', session });
+      },
+    };
+    this.driver.dispatch({ type: 'session-up', session });
+  }
+
+  private durableHandlers() {
+    const { vmUuid } = this.init;
+    return {
+      'arbiter-read': ({ request }: { request: number }) => {
+        void this.arbiter
+          .read(vmUuid)
+          .then((reply) => this.driver.dispatch({ type: 'arbiter-reply', request, reply }));
+      },
+      'arbiter-cas': ({ request, expectRevision, proposal }: CasEffect) => {
+        void this.arbiter
+          .cas(vmUuid, expectRevision, proposal)
+          .then((reply) => this.driver.dispatch({ type: 'arbiter-reply', request, reply }));
+      },
+      'save-note': ({ request, note }: NoteEffect) => void this.saveNote(request, note),
+      'probe-peer': ({ incarnation }: ProbeEffect) => void this.probe(incarnation),
+    };
+  }
+
+  /** A peer whose address is not known cannot be asked: then only a person can say. */
+  private async probe(incarnation: string): Promise<void> {
+    const { peer, vmUuid, host } = this.init;
+    const alive =
+      peer === null ? 'unknown' : await probePeer(peer, vmUuid, incarnation, host.detectMs);
+    this.driver.dispatch({ type: 'peer-image', alive });
+  }
+
+  /** A note that cannot be saved stops what waits for it, not the VM; it is tried until it works. */
+  private async saveNote(request: number, note: HostNote): Promise<void> {
+    for (;;) {
+      try {
+        await this.notes.save(note);
+        break;
+      } catch (error) {
+        this.tell({ type: 'warning', code: 'NOTE_NOT_SAVED', text: describe(error).message });
+        await new Promise((resolve) => setTimeout(resolve, NOTE_RETRY_MS));
+      }
+    }
+    this.driver.dispatch({ type: 'note-saved', request });
+  }
+
+  private statusChanged(status: CoreStatus): void {
+    this.tell({ type: 'state', status, vm: this.source.known });
+  }
+
+  private exit(state: string): void {
+    this.driver.end();
+    this.tell({ type: 'exit-state', state, reason: '' });
+    void this.primary?.kill();
+    // Links close a moment later, so that the last messages leave.
+    setTimeout(() => process.exit(0), EXIT_GRACE_MS);
+  }
+
+  private tell(message: VmToDaemon): void {
+    if (process.connected) process.send?.(message);
+  }
+}

@@ -1,0 +1,48 @@
+/** What the daemon and a VM process say to each other over their IPC channel. */
+import type { CoreStatus } from '../core/events.js';
+import type { VmConfig } from './vm-config.js';
+
+export interface HostIdentity {
+  readonly name: string;
+  /** Where this host's daemon listens. */
+  readonly address: string;
+  readonly stateDir: string;
+  readonly arbiter: string;
+  readonly detectMs: number;
+}
+
+export interface InitMessage {
+  readonly type: 'init';
+  readonly role: 'primary' | 'secondary';
+  readonly host: HostIdentity;
+  readonly vmName: string;
+  readonly vmUuid: string;
+  /** Primary only: what to boot. */
+  readonly vm: VmConfig | null;
+  readonly start: 'create' | 'cold-boot';
+  readonly peer: string | null;
+  readonly auditEvery: number;
+}
+
+export type DaemonToVm =
+  | InitMessage
+  /** Comes with the socket; `rest` (base64) was read from it already. */
+  | { readonly type: 'session'; readonly rest: string }
+  | {
+      readonly type: 'request';
+      readonly id: number;
+      readonly method: string;
+      readonly params: Record<string, unknown>;
+    };
+
+export type VmToDaemon =
+  | { readonly type: 'ready'; readonly incarnation: string }
+  | { readonly type: 'state'; readonly status: CoreStatus; readonly vm: VmConfig | null }
+  | { readonly type: 'warning'; readonly code: string; readonly text: string }
+  | {
+      readonly type: 'reply';
+      readonly id: number;
+      readonly result?: unknown;
+      readonly error?: { code: string; message: string };
+    }
+  | { readonly type: 'exit-state'; readonly state: string; readonly reason: string };

@@ -1,0 +1,73 @@
+/** What the daemon may ask of a VM process: its status, its console, commands, and proofs. */
+import { fullRehash } from '../page/full-rehash.js';
+import type { Command } from '../core/events.js';
+import type { VmProcess } from './vm-member.js';
+import { VmProcessError } from './vm-process-error.js';
+import { vmStatus } from './vm-status.js';
+
+type Params = Record<string, unknown>;
+
+const COMMANDS = ['protect', 'unprotect', 'stop', 'handover', 'reseed'] as const;
+
+export async function answerRequest(
+  vm: VmProcess,
+  method: string,
+  params: Params,
+): Promise<unknown> {
+  switch (method) {
+    case 'status':
+      return vmStatus(vm);
+    case 'command':
+      await vm.command(commandOf(params));
+      return {};
+    case 'console-read':
+      return consoleRead(vm, params);
+    case 'console-write':
+      return consoleWrite(vm, params);
+    case 'image':
+      return imageProof(vm);
+    default:
+      throw new VmProcessError('BAD_REQUEST', `unknown request ${method}`);
+  }
+}
+
+function commandOf(params: Params): Command {
+  const name = COMMANDS.find((known) => known === params['command']);
+  if (!name) throw new VmProcessError('BAD_REQUEST', 'unknown command');
+  if (name !== 'protect') return { type: name };
+  const { peer } = params;
+  if (typeof peer !== 'string') throw new VmProcessError('BAD_REQUEST', 'protect needs a peer');
+  return { type: 'protect', peer };
+}
+
+function consoleRead(vm: VmProcess, params: Params): unknown {
+  const from = typeof params['from'] === 'number' ? params['from'] : 0;
+  // A standby shows what is durable here: no survivor can contradict it.
+  const { offset, bytes, gap } = (vm.replica?.outputs.serial ?? vm.serial).read(from);
+  return { offset, bytes: Buffer.from(bytes).toString('base64'), gap };
+}
+
+function consoleWrite(vm: VmProcess, params: Params): unknown {
+  const { bytes } = params;
+  if (typeof bytes !== 'string') throw new VmProcessError('BAD_REQUEST', 'no bytes to write');
+  if (!vm.primary)
+    throw new VmProcessError('NOT_OWNER', 'input goes to the host that runs the VM');
+  vm.primary.machine.serial.receive(Buffer.from(bytes, 'base64'));
+  return {};
+}
+
+/**
+ * Roots for a proof of equality: the primary's of its last encoded epoch, the standby's own and that of a
+ * full re-hash of its bytes by other code than the incremental tree.
+ */
+async function imageProof(vm: VmProcess): Promise<unknown> {
+  if (vm.replica) {
+    const epoch = vm.driver.status().committedEpoch;
+    const rehash = await fullRehash(vm.replica.machine.ram);
+    return { epoch, memoryRoot: hex(vm.replica.memoryRoot), fullRehash: hex(rehash) };
+  }
+  const last = vm.primary?.loop?.lastRoot ?? null;
+  return last === null ? null : { epoch: last.epoch, memoryRoot: hex(last.memoryRoot) };
+}
+
+const hex = (root: bigint): string => root.toString(16).padStart(16, '0');

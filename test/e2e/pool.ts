@@ -1,0 +1,207 @@
+/**
+ * A pool of real processes for the end-to-end tests: a witness, hosts, a switch, and the command line to talk
+ * to them, all on loopback ports of their own. `close` leaves no process behind.
+ */
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { until } from '../within.js';
+
+const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+
+export interface Ran {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface Host {
+  readonly name: string;
+  readonly address: string;
+  readonly stateDir: string;
+  readonly socket: string;
+  process: ChildProcess | null;
+}
+
+/** What the tests read of `mirror status --json`. */
+export interface Status {
+  readonly role: string;
+  readonly state: string;
+  readonly epoch: number;
+  readonly committedEpoch: number;
+  readonly generation: number;
+  readonly owner: string;
+  readonly pid: number;
+  readonly guestClockLagMs: number;
+  readonly missedPages: number;
+  readonly auditedEpochs: number;
+  readonly gateHeldBytes: number;
+}
+
+export async function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0));
+    });
+  });
+}
+
+export class TestPool {
+  readonly dir = mkdtempSync(join(tmpdir(), 'mirror-e2e-'));
+  readonly hosts: Host[] = [];
+  readonly detectMs: number;
+  /** Where hosts find the witness; a test may put a proxy in between. */
+  witnessAddress = '';
+  witness: ChildProcess | null = null;
+  private witnessPort = 0;
+
+  constructor(detectMs = 1_000) {
+    this.detectMs = detectMs;
+  }
+
+  async startWitness(): Promise<void> {
+    if (this.witnessPort === 0) this.witnessPort = await freePort();
+    const address = `127.0.0.1:${this.witnessPort}`;
+    if (this.witnessAddress === '') this.witnessAddress = address;
+    const args = ['witness', '--listen', address, '--state-dir', join(this.dir, 'witness')];
+    this.witness = this.spawn('witness', args);
+    await until(10_000, 'witness listens', () => canConnect(this.witnessPort));
+  }
+
+  get witnessListens(): string {
+    return `127.0.0.1:${this.witnessPort}`;
+  }
+
+  /** `arbiter`: where this host finds the witness, if not at `witnessAddress`. */
+  async addHost(name: string, arbiter = this.witnessAddress): Promise<Host> {
+    const port = await freePort();
+    const stateDir = join(this.dir, name);
+    const address = `127.0.0.1:${port}`;
+    const socket = join(stateDir, 'control.sock');
+    const host: Host = { name, address, stateDir, socket, process: null };
+    this.hosts.push(host);
+    this.arbiters.set(name, arbiter);
+    await this.startHost(host);
+    return host;
+  }
+
+  private readonly arbiters = new Map<string, string>();
+
+  async startHost(host: Host): Promise<void> {
+    host.process = this.spawn(host.name, [
+      ...['host', '--name', host.name, '--listen', host.address],
+      ...['--state-dir', host.stateDir, '--detect-ms', String(this.detectMs)],
+      ...['--arbiter', `witness:${this.arbiters.get(host.name)}`],
+    ]);
+    await until(10_000, `host ${host.name} answers`, async () => {
+      const ran = await this.mirror(host, ['list', '--json']);
+      return ran.code === 0;
+    });
+  }
+
+  /** SIGKILL, as a crash of the daemon; its VM processes go with it. */
+  async kill(child: ChildProcess | null): Promise<void> {
+    if (!child || child.exitCode !== null || child.signalCode !== null) return;
+    await new Promise<void>((resolve) => {
+      child.once('exit', () => resolve());
+      child.kill('SIGKILL');
+    });
+  }
+
+  writeVm(name: string, fields: { switchPort?: number; cmdline?: string; memory?: string }): string {
+    const nic =
+      fields.switchPort === undefined
+        ? ''
+        : `nics:\n  - { id: lan, mac: "52:54:00:12:34:56", attach: "stream:127.0.0.1:${fields.switchPort}" }\n`;
+    const cmdline = fields.cmdline ?? 'ip=10.77.0.2/24 tick=10 dirty=256 pattern=sparse';
+    const path = join(this.dir, `${name}.yaml`);
+    writeFileSync(
+      path,
+      `name: ${name}\nengine: v86\nmemory: ${fields.memory ?? '32MiB'}\n` +
+        `boot: { kernel: builtin, cmdline: "${cmdline}" }\n${nic}protection: mirror\nepoch: 25ms\n`,
+    );
+    return path;
+  }
+
+  /** Runs one command of the command line against a host's daemon. */
+  mirror(host: Host, args: string[], timeoutMs = 60_000): Promise<Ran> {
+    return runMirror([...args, '--socket', host.socket], timeoutMs);
+  }
+
+  async status(host: Host, vm: string): Promise<Status | null> {
+    const ran = await this.mirror(host, ['status', vm, '--json'], 10_000);
+    return ran.code === 0 ? (JSON.parse(ran.stdout) as Status) : null;
+  }
+
+  async waitFor(host: Host, vm: string, state: string, timeoutMs = 30_000): Promise<Status> {
+    return until(timeoutMs, `${vm} on ${host.name} is ${state}`, async () => {
+      const status = await this.status(host, vm);
+      return status?.state === state ? status : null;
+    });
+  }
+
+  async close(): Promise<void> {
+    for (const host of this.hosts) await this.kill(host.process);
+    await this.kill(this.witness);
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  log(name: string): string {
+    return readFileSync(join(this.dir, `${name}.log`), 'utf8');
+  }
+
+  private spawn(name: string, args: string[]): ChildProcess {
+    const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    const keep = (chunk: Buffer): void => {
+      writeFileSync(join(this.dir, `${name}.log`), chunk, { flag: 'a' });
+      if (process.env['MIRROR_E2E_VERBOSE']) process.stderr.write(`[${name}] ${chunk.toString()}`);
+    };
+    child.stdout.on('data', keep);
+    child.stderr.on('data', keep);
+    return child;
+  }
+}
+
+export function runMirror(args: string[], timeoutMs: number): Promise<Ran> {
+  return new Promise((resolve) => {
+    execFile(
+      process.execPath,
+      [main, ...args],
+      { timeout: timeoutMs, maxBuffer: 16 << 20 },
+      (error, stdout, stderr) => {
+        const code = error ? (typeof error.code === 'number' ? error.code : -1) : 0;
+        resolve({ code, stdout, stderr });
+      },
+    );
+  });
+}
+
+async function canConnect(port: number): Promise<boolean> {
+  const { connect } = await import('node:net');
+  return new Promise((resolve) => {
+    const socket = connect(port, '127.0.0.1');
+    socket.once('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once('error', () => resolve(false));
+  });
+}
+
+/** All descendants of a process, from /proc, itself first. */
+export function processTree(pid: number): number[] {
+  let children: string;
+  try {
+    children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
+  } catch {
+    return [pid];
+  }
+  const pids = children.split(' ').filter((text) => text !== '');
+  return [pid, ...pids.flatMap((text) => processTree(Number(text)))];
+}
