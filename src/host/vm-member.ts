@@ -318,7 +318,8 @@ export class VmProcess {
       const { specJson, files, contents } = this.source.offer();
       await link.offer({ specJson, files, address: host.address }, contents);
       this.addLink(link);
-    } catch {
+    } catch (error) {
+      this.tell({ type: 'warning', code: 'DIAL_FAILED', text: describe(error).message });
       this.driver.dispatch({ type: 'dial-failed' });
     } finally {
       this.dialing = false;

@@ -7,6 +7,9 @@ import type { DaemonToVm } from './vm-protocol.js';
 import type { Socket } from 'node:net';
 
 let member: VmProcess | null = null;
+let initialised = false;
+/** What came while the member was being made. */
+const early: { message: DaemonToVm; socket: Socket | null }[] = [];
 
 function say(message: string): void {
   process.stderr.write(`${JSON.stringify({ event: 'vm-process', message })}\n`);
@@ -14,11 +17,13 @@ function say(message: string): void {
 
 process.on('message', (message: DaemonToVm, socket: Socket | undefined) => {
   if (message.type === 'init') {
-    if (member) throw new Error('initialised twice');
+    if (initialised) throw new Error('initialised twice');
+    initialised = true;
     VmProcess.create(message).then(
       (created) => {
         member = created;
         process.send?.({ type: 'ready', incarnation: created.incarnation });
+        for (const { message, socket } of early.splice(0)) created.handle(message, socket);
       },
       (error: unknown) => {
         say(String(error));
@@ -31,6 +36,7 @@ process.on('message', (message: DaemonToVm, socket: Socket | undefined) => {
       },
     );
   } else if (member) member.handle(message, socket ?? null);
+  else early.push({ message, socket: socket ?? null });
 });
 
 // The daemon is gone: a VM without its host's daemon must not run on.

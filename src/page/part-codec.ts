@@ -63,8 +63,8 @@ export function decodePart(bytes: Uint8Array, indexEnd: number): Part {
   if (!isBytes(indexBytes, count * 4) || !isBytes(lengthBytes, count * 2))
     throw new DecodeError('lists of different lengths');
   if (!(packedBody instanceof Uint8Array)) throw new DecodeError('no body');
-  const indices = new Uint32Array(indexBytes.slice().buffer);
-  const lengths = new Uint16Array(lengthBytes.slice().buffer);
+  const indices = new Uint32Array(copied(indexBytes));
+  const lengths = new Uint16Array(copied(lengthBytes));
   checkPages(indices, kinds, lengths, bodyBytes, indexEnd);
   const body = compressed === 1 ? inflate(packedBody, bodyBytes) : packedBody;
   if (body.length !== bodyBytes) throw new DecodeError('body of another length than stated');
@@ -126,6 +126,11 @@ function decodeEnd(end: unknown): EpochEnd | null {
   if (!isCount(generation, most) || !isCount(epoch, most) || !isCount(deviceBytes, 64 << 20))
     throw new DecodeError('bad numbers at the end of an epoch');
   return { generation, epoch, deviceBytes, memoryRoot: unword(root), epochHash: unword(hash) };
+}
+
+/** A Buffer's own `slice` shares its memory, which may lie anywhere in a pool. */
+function copied(bytes: Uint8Array): ArrayBuffer {
+  return Uint8Array.from(bytes).buffer;
 }
 
 function isCount(value: unknown, most: number): value is number {

@@ -42,7 +42,10 @@ export class Replica {
     if (this.stagingFault) return;
     try {
       const { output, pages } = splitPart(part, payload);
-      if (output) this.stagedOutput = output;
+      if (output) {
+        OutputLog.check(output);
+        this.stagedOutput = output;
+      }
       this.decoder.stage(pages);
     } catch (error) {
       this.stagingFault = error instanceof Error ? error : new Error(String(error));
