@@ -108,7 +108,7 @@ function layerFaults(files: SourceFile[]): string[] {
       const to = folderOf(target);
       if (!target.startsWith('src/') || to === from) continue;
       const sameRank = RANK[to] === RANK[from];
-      const allowed = RANK[to]! < RANK[from]! || (sameRank && typeOnly);
+      const allowed = RANK[to] < RANK[from] || (sameRank && typeOnly);
       if (!allowed) faults.push(`${file.path}: may not import ${target}`);
     }
   }

@@ -42,13 +42,14 @@ export interface EpochListener {
 }
 
 const SLOT_WAIT_MS_MAX = 5_000;
+const ROOTS_KEPT = 1_024;
 
 export class EpochLoop {
   readonly figures = new EpochFigures();
   /** Encoded epochs not yet acknowledged; bounded by the core's `unackedEpochsMax`. */
   readonly retained = new Map<number, EncodedParts>();
-  /** Root of the last encoded epoch, for audits and for the demo's proof. */
-  lastRoot: { epoch: number; memoryRoot: bigint } | null = null;
+  /** Memory roots of the last encoded epochs, for proofs that a standby's image is equal. */
+  readonly roots = new Map<number, bigint>();
   private readonly sweep: Sweep;
   private readonly machine: Machine;
   private readonly gate: Gate;
@@ -124,7 +125,8 @@ export class EpochLoop {
     const { generation, epoch, base } = order;
     const complete = this.sweep.complete;
     const encoded = await this.encoder.encode(slot, generation, epoch, base);
-    this.lastRoot = { epoch, memoryRoot: encoded.memoryRoot };
+    this.roots.set(epoch, encoded.memoryRoot);
+    this.roots.delete(epoch - ROOTS_KEPT);
     this.figures.encoded(encoded.dirtyBytes, encoded.wireBytes);
     const parts = { epoch, generation, base, complete, parts: encoded.parts, output };
     this.retained.set(epoch, parts);

@@ -21,15 +21,15 @@ export class Samples {
 
   /** The newest sample, 0 if there is none. */
   get last(): number {
-    return this.count === 0 ? 0 : this.ring[(this.count - 1) % SAMPLES_MAX]!;
+    return this.count === 0 ? 0 : this.ring[(this.count - 1) % SAMPLES_MAX];
   }
 
   percentiles(): Percentiles {
     const held = Math.min(this.count, SAMPLES_MAX);
     if (held === 0) return { p50: 0, p99: 0, max: 0 };
     const sorted = this.ring.slice(0, held).sort();
-    const at = (share: number): number => sorted[Math.min(held - 1, Math.floor(held * share))]!;
-    return { p50: at(0.5), p99: at(0.99), max: sorted[held - 1]! };
+    const at = (share: number): number => sorted[Math.min(held - 1, Math.floor(held * share))];
+    return { p50: at(0.5), p99: at(0.99), max: sorted[held - 1] };
   }
 }
 

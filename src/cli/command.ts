@@ -111,7 +111,7 @@ export function listenAddress(input: Input): { host: string; port: number } {
   const text = need(input, 'listen');
   const match = /^(.+):(\d+)$/.exec(text);
   if (!match) throw new UsageError(`--listen ${text}: not HOST:PORT`);
-  const host = match[1]!;
+  const host = match[1];
   if (!/^(127\.|localhost$|\[?::1)/.test(host) && input.options['insecure'] !== true)
     throw new MirrorError(
       'INSECURE',

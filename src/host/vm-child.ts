@@ -41,7 +41,7 @@ export class VmChild {
     // Without a parent a VM process must not live on, not even a stopped one.
     const guard = SETPRIV ? [SETPRIV, '--pdeathsig', 'KILL'] : [];
     const [command, ...args] = [...guard, process.execPath, '--enable-source-maps', ENTRY];
-    this.process = spawn(command!, args, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+    this.process = spawn(command, args, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
     this.ready = new Promise((resolve) => {
       this.process.on('message', (message: VmToDaemon) => {
         if (message.type === 'ready') resolve();

@@ -16,7 +16,7 @@ const UNITS: Record<string, number> = { KiB: 1024, MiB: MIB, GiB: 1 << 30 };
 const size = v.pipe(
   v.string(),
   v.regex(/^\d+(KiB|MiB|GiB)$/, 'is not a size such as 64MiB'),
-  v.transform((text) => Number.parseInt(text, 10) * UNITS[text.replace(/\d+/, '')]!),
+  v.transform((text) => Number.parseInt(text, 10) * UNITS[text.replace(/\d+/, '')]),
 );
 
 const nic = v.strictObject({
@@ -126,7 +126,7 @@ function offsetOf(document: Document, keys: (string | number)[]): number {
       if (range) return range[0];
     }
     const node = document.getIn(keys.slice(0, depth), true) as { range?: number[] } | undefined;
-    if (node?.range) return node.range[0]!;
+    if (node?.range) return node.range[0];
   }
   return 0;
 }

@@ -25,7 +25,7 @@ export async function answerRequest(
     case 'console-write':
       return consoleWrite(vm, params);
     case 'image':
-      return imageProof(vm);
+      return imageProof(vm, params);
     default:
       throw new VmProcessError('BAD_REQUEST', `unknown request ${method}`);
   }
@@ -57,17 +57,18 @@ function consoleWrite(vm: VmProcess, params: Params): unknown {
 }
 
 /**
- * Roots for a proof of equality: the primary's of its last encoded epoch, the standby's own and that of a
- * full re-hash of its bytes by other code than the incremental tree.
+ * For a proof of equality: the standby's root by a full re-hash of its bytes, by other code than the
+ * incremental tree, and the root that the primary sent with an epoch.
  */
-async function imageProof(vm: VmProcess): Promise<unknown> {
+async function imageProof(vm: VmProcess, params: Params): Promise<unknown> {
   if (vm.replica) {
-    const epoch = vm.driver.status().committedEpoch;
     const rehash = await fullRehash(vm.replica.machine.ram);
-    return { epoch, memoryRoot: hex(vm.replica.memoryRoot), fullRehash: hex(rehash) };
+    // The hashing is one synchronous stretch: no epoch came between it and this line.
+    return { epoch: vm.driver.status().committedEpoch, fullRehash: hex(rehash) };
   }
-  const last = vm.primary?.loop?.lastRoot ?? null;
-  return last === null ? null : { epoch: last.epoch, memoryRoot: hex(last.memoryRoot) };
+  const epoch = Number(params['epoch']);
+  const root = vm.primary?.loop?.roots.get(epoch);
+  return { epoch, memoryRoot: root === undefined ? null : hex(root) };
 }
 
 const hex = (root: bigint): string => root.toString(16).padStart(16, '0');

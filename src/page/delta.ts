@@ -44,7 +44,7 @@ export function encodePage(
     position += 2;
     let count = 0;
     while (word < WORDS && count < 255 && now[at + word] !== before[was + word]) {
-      const value = now[at + word]!;
+      const value = now[at + word];
       nonZero |= value;
       out[position] = value;
       out[position + 1] = value >>> 8;
@@ -94,8 +94,8 @@ export function applyDelta(
   let place = 0;
   while (position < end) {
     if (position + 2 > end) return false;
-    place += delta[position]! * 4;
-    const count = delta[position + 1]! * 4;
+    place += delta[position] * 4;
+    const count = delta[position + 1] * 4;
     position += 2;
     if (position + count > end || place + count > PAGE_BYTES) return false;
     page.set(delta.subarray(position, position + count), at + place);

@@ -26,5 +26,5 @@ export async function fullRehash(ram: GuestRam): Promise<bigint> {
     }
     level = above;
   }
-  return level[0]!;
+  return level[0];
 }

@@ -26,15 +26,15 @@ export class HashTree {
   }
 
   get root(): bigint {
-    return this.levels.at(-1)![0]!;
+    return this.levels.at(-1)![0];
   }
 
   leaf(page: number): bigint {
-    return this.levels[0]![page]!;
+    return this.levels[0][page];
   }
 
   reset(): void {
-    this.levels.forEach((level, index) => level.set(this.ofZeros[index]!));
+    this.levels.forEach((level, index) => level.set(this.ofZeros[index]));
   }
 
   hashLeaf(page: number, bytes: Uint8Array): bigint {
@@ -43,17 +43,17 @@ export class HashTree {
 
   /** Sets leaves and recomputes the nodes above them; `pages` ascends. */
   update(pages: Uint32Array, leaves: BigUint64Array, count: number): void {
-    const own = this.levels[0]!;
+    const own = this.levels[0];
     let changed = new Set<number>();
     for (let i = 0; i < count; i += 1) {
-      own[pages[i]!] = leaves[i]!;
-      changed.add(Math.floor(pages[i]! / FAN_OUT));
+      own[pages[i]] = leaves[i]!;
+      changed.add(Math.floor(pages[i] / FAN_OUT));
     }
     for (let index = 1; index < this.levels.length; index += 1) {
-      const level = this.levels[index]!;
+      const level = this.levels[index];
       const above = new Set<number>();
       for (const node of changed) {
-        level[node] = this.hashNode(this.levels[index - 1]!, node);
+        level[node] = this.hashNode(this.levels[index - 1], node);
         above.add(Math.floor(node / FAN_OUT));
       }
       changed = above;

@@ -55,8 +55,8 @@ export class PageDecoder {
   stage(bytes: Uint8Array): void {
     if (this.end) throw new DecodeError('a part after the end of its epoch');
     const part = decodePart(bytes, this.pageCount + DEVICE_BLOCKS_MAX);
-    const last = this.count === 0 ? -1 : this.indices[this.count - 1]!;
-    if (part.indices.length > 0 && part.indices[0]! <= last)
+    const last = this.count === 0 ? -1 : this.indices[this.count - 1];
+    if (part.indices.length > 0 && part.indices[0] <= last)
       throw new DecodeError('parts out of order');
     this.reserve(this.count + part.indices.length);
     this.decodePages(part);
@@ -85,7 +85,7 @@ export class PageDecoder {
     const image = this.image();
     for (let i = 0; i < this.memoryPages; i += 1) {
       const at = i * PAGE_BYTES;
-      image.set(this.pages.subarray(at, at + PAGE_BYTES), this.indices[i]! * PAGE_BYTES);
+      image.set(this.pages.subarray(at, at + PAGE_BYTES), this.indices[i] * PAGE_BYTES);
     }
     this.device = this.stagedDevice;
     this.undo = null;
@@ -116,9 +116,9 @@ export class PageDecoder {
     const image = this.image();
     let from = 0;
     for (let i = 0; i < part.indices.length; i += 1) {
-      const page = part.indices[i]!;
+      const page = part.indices[i];
       const at = this.count * PAGE_BYTES;
-      const bytes = part.lengths[i]!;
+      const bytes = part.lengths[i];
       if (part.kinds[i] === Kind.whole) this.pages.set(part.body.subarray(from, from + bytes), at);
       else if (part.kinds[i] === Kind.zero) this.pages.fill(0, at, at + PAGE_BYTES);
       else {
@@ -150,7 +150,7 @@ export class PageDecoder {
     const device = new Uint8Array(blocks * PAGE_BYTES);
     device.set(this.device.subarray(0, Math.min(bytes, this.device.length)));
     for (let i = this.memoryPages; i < this.count; i += 1) {
-      const block = this.indices[i]! - this.pageCount;
+      const block = this.indices[i] - this.pageCount;
       if (block >= blocks) return null;
       const at = i * PAGE_BYTES;
       device.set(this.pages.subarray(at, at + PAGE_BYTES), block * PAGE_BYTES);
@@ -163,7 +163,7 @@ export class PageDecoder {
     const leaves = new BigUint64Array(count);
     const undo = new BigUint64Array(count);
     for (let i = 0; i < count; i += 1) {
-      const page = this.indices[i]!;
+      const page = this.indices[i];
       undo[i] = this.tree.leaf(page);
       const at = i * PAGE_BYTES;
       leaves[i] = this.tree.hashLeaf(page, this.pages.subarray(at, at + PAGE_BYTES));

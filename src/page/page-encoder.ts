@@ -86,7 +86,7 @@ export class PageEncoder {
     const now = new Uint32Array(pageBytes.buffer, pageBytes.byteOffset, pageCount * WORDS);
     const leaves = new BigUint64Array(pageCount);
     for (let i = 0; i < pageCount; i += 1) {
-      const page = pageIndices[i]!;
+      const page = pageIndices[i];
       this.add(page, now, i * WORDS, this.shadowWords, page * WORDS);
       const bytes = pageBytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
       this.shadow.set(bytes, page * PAGE_BYTES);

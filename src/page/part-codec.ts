@@ -91,9 +91,9 @@ function checkPages(
 ): void {
   let sum = 0;
   for (let i = 0; i < indices.length; i += 1) {
-    if (indices[i]! >= indexEnd || (i > 0 && indices[i]! <= indices[i - 1]!))
+    if (indices[i] >= indexEnd || (i > 0 && indices[i] <= indices[i - 1]))
       throw new DecodeError('page numbers out of range or order');
-    const length = lengths[i]!;
+    const length = lengths[i];
     const fits =
       (kinds[i] === Kind.zero && length === 0) ||
       (kinds[i] === Kind.whole && length === PAGE_BYTES) ||

@@ -90,8 +90,8 @@ codec('an image follows its original over many epochs of every pattern', async (
   const pair = await within(5_000, 'pair', Pair.create());
   const patterns: Pattern[] = ['sparse', 'random', 'full', 'zero'];
   for (let round = 0; round < 24; round += 1) {
-    const pattern = patterns[round % 4]!;
-    const encoded = pair.dirty(somePages(random, [3, 40, 100][round % 3]!), pattern, random);
+    const pattern = patterns[round % 4];
+    const encoded = pair.dirty(somePages(random, [3, 40, 100][round % 3]), pattern, random);
     for (const part of encoded.parts) pair.decoder.stage(part);
     assert.ok(pair.decoder.verify(3, pair.epoch), `epoch ${pair.epoch} verifies`);
     pair.decoder.commit();
@@ -151,16 +151,16 @@ codec('mutated parts throw DecodeError, fail to verify, or decode to the same', 
   const pair = await within(5_000, 'pair', Pair.create());
   const { parts } = pair.dirty(somePages(random, 10), 'sparse', random);
   const [part] = parts;
-  const mutation = fc.record({ at: fc.nat(part!.length - 1), byte: fc.integer({ min: 0, max: 255 }) });
+  const mutation = fc.record({ at: fc.nat(part.length - 1), byte: fc.integer({ min: 0, max: 255 }) });
   fc.assert(
     fc.property(fc.array(mutation, { minLength: 1, maxLength: 4 }), (mutations) => {
-      const bad = part!.slice();
+      const bad = part.slice();
       for (const { at, byte } of mutations) bad[at] = byte;
       try {
         for (const each of [bad, ...parts.slice(1)]) pair.decoder.stage(each);
         if (pair.decoder.verify(3, 1)) {
           pair.decoder.dropStaged();
-          assert.is(bad.length, part!.length);
+          assert.is(bad.length, part.length);
         }
       } catch (error) {
         assert.instance(error, DecodeError);

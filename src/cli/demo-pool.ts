@@ -1,0 +1,150 @@
+/** The processes of the demo: two hosts and a witness, started, killed and started again. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import type { VmStatus } from '../host/vm-status.js';
+import { MirrorError } from '../core/errors.js';
+import { ControlClient } from './control-client.js';
+import type { ConsoleRead } from './console.js';
+
+const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
+const WAIT_MS_MAX = 30_000;
+const POLL_MS = 20;
+
+export interface DemoHost {
+  readonly name: string;
+  readonly address: string;
+  readonly socket: string;
+  readonly client: ControlClient;
+  process: ChildProcess | null;
+}
+
+export class DemoPool {
+  readonly hosts: DemoHost[] = [];
+  private readonly dir: string;
+  private witness: ChildProcess | null = null;
+  private arbiter = '';
+
+  constructor(dir: string) {
+    this.dir = dir;
+  }
+
+  async start(): Promise<void> {
+    const address = `127.0.0.1:${await freePort()}`;
+    this.arbiter = `witness:${address}`;
+    this.witness = this.run(['witness', '--listen', address, '--state-dir', join(this.dir, 'w')]);
+    for (const name of ['a', 'b']) {
+      const socket = join(this.dir, name, 'control.sock');
+      const host: DemoHost = {
+        ...{ name, address: `127.0.0.1:${await freePort()}`, socket },
+        ...{ client: new ControlClient(socket), process: null },
+      };
+      this.hosts.push(host);
+      await this.startHost(host);
+    }
+  }
+
+  async startHost(host: DemoHost): Promise<void> {
+    host.process = this.run([
+      ...['host', '--name', host.name, '--listen', host.address, '--arbiter', this.arbiter],
+      ...['--state-dir', join(this.dir, host.name)],
+    ]);
+    await this.poll(`host ${host.name} answers`, () => host.client.call<VmStatus[]>('list'));
+  }
+
+  async startVm(name: string, switchPort: number): Promise<void> {
+    const path = join(this.dir, `${name}.yaml`);
+    const yaml =
+      `name: ${name}\nengine: v86\nmemory: 64MiB\nepoch: 50ms\n` +
+      'boot: { kernel: builtin, ' +
+      'cmdline: "ip=10.77.0.2/24 tick=20 dirty=1536 pattern=random" }\n' +
+      'nics:\n  - { id: lan, mac: "52:54:00:12:34:56", ' +
+      `attach: "stream:127.0.0.1:${switchPort}" }\n`;
+    writeFileSync(path, yaml);
+    const [a, b] = this.hosts;
+    await a!.client.call('start', { yaml, path, peer: b!.address, auditEvery: 0 });
+  }
+
+  kill(host: DemoHost): void {
+    host.process?.kill('SIGKILL');
+  }
+
+  waitFor(host: DemoHost, vm: string, state: string): Promise<VmStatus> {
+    return this.poll(`${vm} is ${state} on ${host.name}`, async () => {
+      const status = await host.client.call<VmStatus>('status', { vm });
+      return status.state === state ? status : null;
+    });
+  }
+
+  waitForOwner(host: DemoHost, vm: string): Promise<VmStatus> {
+    return this.poll(`host ${host.name} owns ${vm}`, async () => {
+      const status = await host.client.call<VmStatus>('status', { vm });
+      return status.role === 'primary' && status.lastTakeover ? status : null;
+    });
+  }
+
+  roles(vm: string): Promise<{ primary: DemoHost; standby: DemoHost }> {
+    const [a, b] = this.hosts;
+    return this.poll('the VM is protected', async () => {
+      for (const [primary, standby] of [
+        [a!, b!],
+        [b!, a!],
+      ] as const) {
+        const status = await primary.client.call<VmStatus>('status', { vm }).catch(() => null);
+        if (status?.state === 'protected') return { primary, standby };
+      }
+      return null;
+    });
+  }
+
+  /** The serial stream, from whichever host has it. */
+  async console(
+    vm: string,
+    from: number,
+  ): Promise<{ offset: number; bytes: Uint8Array } | null> {
+    for (const host of this.hosts) {
+      const status = await host.client.call<VmStatus>('status', { vm }).catch(() => null);
+      if (status?.role !== 'primary' || status.pid === 0) continue;
+      const read = await host.client.vm<ConsoleRead>(vm, 'console-read', { from });
+      return { offset: read.offset, bytes: Buffer.from(read.bytes, 'base64') };
+    }
+    return null;
+  }
+
+  async close(): Promise<void> {
+    for (const child of [...this.hosts.map((host) => host.process), this.witness]) {
+      if (!child || child.exitCode !== null || child.signalCode !== null) continue;
+      const ended = new Promise((resolve) => child.once('exit', resolve));
+      child.kill('SIGKILL');
+      await ended;
+    }
+  }
+
+  private run(args: string[]): ChildProcess {
+    return spawn(process.execPath, [MAIN, ...args], { stdio: ['ignore', 'ignore', 'ignore'] });
+  }
+
+  private async poll<T>(what: string, look: () => Promise<T | null>): Promise<T> {
+    const endAt = Date.now() + WAIT_MS_MAX;
+    for (;;) {
+      const found = await look().catch(() => null);
+      if (found) return found;
+      if (Date.now() > endAt) throw new MirrorError('TIMEOUT', `not so in time: ${what}`);
+      await sleep(POLL_MS);
+    }
+  }
+}
+
+async function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0));
+    });
+  });
+}
