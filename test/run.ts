@@ -1,7 +1,7 @@
 /**
- * Runs every `*.test.js` below this folder, each in a process of its own with a deadline, and closes
- * with one line `N passed, N failed, N skipped`. A test file prints its own uvu totals; a file that
- * dies, hangs, or leaves a child process behind counts as one failure.
+ * Runs every `*.test.js` below this folder, each in a process of its own with a deadline, and
+ * closes with one line `N passed, N failed, N skipped`. A test file prints its own uvu totals; a
+ * file that dies, hangs, or leaves a child process behind counts as one failure.
  *
  * Usage: node dist/test/run.js [substring...]   (only files whose path holds one of the substrings)
  */

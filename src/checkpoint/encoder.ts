@@ -1,6 +1,6 @@
 /**
- * The encoder of a primary, in a worker thread. Captures go into slots of shared memory; a slot is free again as
- * soon as its epoch is encoded, so captures wait for the encoder and never pile up.
+ * The encoder of a primary, in a worker thread. Captures go into slots of shared memory; a slot is
+ * free again as soon as its epoch is encoded, so captures wait for the encoder and never pile up.
  */
 import { Worker } from 'node:worker_threads';
 import { MirrorError } from '../core/errors.js';

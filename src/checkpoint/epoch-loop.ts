@@ -1,6 +1,7 @@
 /**
- * The epoch loop of the primary. One epoch, top to bottom, is `runEpoch`: pause, capture, cut the gate,
- * resume, encode, send. What follows an acknowledgement (release of output) is the core's decision.
+ * The epoch loop of the primary. One epoch, top to bottom, is `runEpoch`: pause, capture, cut the
+ * gate, resume, encode, send. What follows an acknowledgement (release of output) is the core's
+ * decision.
  */
 import type { Gate } from '../gate/gate.js';
 import type { CaptureBuffer, Machine } from '../machine/machine.js';
@@ -79,7 +80,10 @@ export class EpochLoop {
       try {
         await this.runEpoch(order);
       } catch (error) {
-        this.listener.failed(order.epoch, error instanceof Error ? error : new Error(String(error)));
+        this.listener.failed(
+          order.epoch,
+          error instanceof Error ? error : new Error(String(error)),
+        );
       }
     });
   }
@@ -117,11 +121,7 @@ export class EpochLoop {
     this.retained.clear();
   }
 
-  private async encode(
-    order: EpochOrder,
-    slot: CaptureBuffer,
-    output: Uint8Array,
-  ): Promise<void> {
+  private async encode(order: EpochOrder, slot: CaptureBuffer, output: Uint8Array): Promise<void> {
     const { generation, epoch, base } = order;
     const complete = this.sweep.complete;
     const encoded = await this.encoder.encode(slot, generation, epoch, base);

@@ -1,6 +1,7 @@
 /**
- * Says when the next epoch is due. `auto` keeps pauses and encoding to a share of the time, within bounds:
- * a guest that dirties much gets longer epochs, a quiet one gets short ones and low latency.
+ * Says when the next epoch is due. `auto` keeps pauses and encoding to a share of the time, within
+ * bounds: a guest that dirties much gets longer epochs, a quiet one gets short ones and low
+ * latency.
  */
 
 export interface PacerOptions {

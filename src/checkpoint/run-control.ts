@@ -1,6 +1,6 @@
 /**
- * Whether the VM runs. Several parties may hold it still at once (a capture, a full gate, the core); it
- * runs when none of them does.
+ * Whether the VM runs. Several parties may hold it still at once (a capture, a full gate, the
+ * core); it runs when none of them does.
  */
 import type { Machine } from '../machine/machine.js';
 

@@ -1,6 +1,7 @@
 /**
- * The sweep of a sync: which pages a new secondary has not been sent yet. Pages are sent in ranges beside
- * the dirty ones while the VM runs; the last range, taken with the gate closed, completes the image.
+ * The sweep of a sync: which pages a new secondary has not been sent yet. Pages are sent in ranges
+ * beside the dirty ones while the VM runs; the last range, taken with the gate closed, completes
+ * the image.
  */
 import type { PageRange } from '../machine/machine.js';
 

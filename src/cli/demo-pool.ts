@@ -65,7 +65,7 @@ export class DemoPool {
       `attach: "stream:127.0.0.1:${switchPort}" }\n`;
     writeFileSync(path, yaml);
     const [a, b] = this.hosts;
-    await a!.client.call('start', { yaml, path, peer: b!.address, auditEvery: 0 });
+    await a.client.call('start', { yaml, path, peer: b.address, auditEvery: 0 });
   }
 
   kill(host: DemoHost): void {
@@ -90,8 +90,8 @@ export class DemoPool {
     const [a, b] = this.hosts;
     return this.poll('the VM is protected', async () => {
       for (const [primary, standby] of [
-        [a!, b!],
-        [b!, a!],
+        [a, b],
+        [b, a],
       ] as const) {
         const status = await primary.client.call<VmStatus>('status', { vm }).catch(() => null);
         if (status?.state === 'protected') return { primary, standby };
@@ -101,13 +101,10 @@ export class DemoPool {
   }
 
   /** The serial stream, from whichever host has it. */
-  async console(
-    vm: string,
-    from: number,
-  ): Promise<{ offset: number; bytes: Uint8Array } | null> {
+  async console(vm: string, from: number): Promise<{ offset: number; bytes: Uint8Array } | null> {
     for (const host of this.hosts) {
       const status = await host.client.call<VmStatus>('status', { vm }).catch(() => null);
-      if (status?.role !== 'primary' || status.pid === 0) continue;
+      if (status?.role !== 'primary' || status.pid === 0 || status.state === 'starting') continue;
       const read = await host.client.vm<ConsoleRead>(vm, 'console-read', { from });
       return { offset: read.offset, bytes: Buffer.from(read.bytes, 'base64') };
     }

@@ -1,6 +1,7 @@
 /**
- * `mirror demo`: the whole story on this machine alone, with processes of its own: a VM is mirrored, its host
- * is killed with SIGKILL in the middle of an epoch, the other takes over, and outside clients judge.
+ * `mirror demo`: the whole story on this machine alone, with processes of its own: a VM is
+ * mirrored, its host is killed with SIGKILL in the middle of an epoch, the other takes over, and
+ * outside clients judge.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -72,7 +73,7 @@ async function tell(pool: DemoPool, network: EthernetSwitch, say: Say): Promise<
   await pool.start();
   say('Two hosts and a witness are up, each a process of its own.');
   await pool.startVm(VM, port);
-  const first = await pool.waitFor(pool.hosts[0]!, VM, 'protected');
+  const first = await pool.waitFor(pool.hosts[0], VM, 'protected');
   say(`The VM runs on host a and is mirrored to host ${first.peer}, at every epoch.`);
 
   const watch = new TakeoverWatch(port);
@@ -133,7 +134,9 @@ interface Image {
   readonly memoryRoot?: string | null;
 }
 
-/** The root that the primary sent with an epoch, against all of the secondary's bytes hashed anew. */
+/**
+ * The root that the primary sent with an epoch, against all of the secondary's bytes hashed anew.
+ */
 async function imagesEqual(pool: DemoPool): Promise<boolean> {
   const { primary, standby } = await pool.roles(VM);
   const copy = await standby.client.vm<Image>(VM, 'image');
@@ -149,8 +152,9 @@ interface Killed {
 }
 
 /**
- * SIGKILL of the primary's host until the survivor has, by its own count, some parts of an epoch but not all
- * of them. After every kill the host comes back and the VM is protected again, without being stopped.
+ * SIGKILL of the primary's host until the survivor has, by its own count, some parts of an epoch
+ * but not all of them. After every kill the host comes back and the VM is protected again, without
+ * being stopped.
  */
 async function killInMidEpoch(pool: DemoPool, watch: TakeoverWatch, say: Say): Promise<Killed> {
   for (let kills = 1; ; kills += 1) {

@@ -1,4 +1,7 @@
-/** `mirror host`, `mirror witness`, `mirror switch`: what runs in the foreground until it is told to end. */
+/**
+ * `mirror host`, `mirror witness`, `mirror switch`: what runs in the foreground until it is told
+ * to end.
+ */
 import { ControlServer, controlPath } from '../host/control-server.js';
 import { Daemon } from '../host/daemon.js';
 import { EthernetSwitch } from '../network/switch.js';

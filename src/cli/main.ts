@@ -1,5 +1,8 @@
 #!/usr/bin/env node
-/** The command line: finds the command, parses its options, and turns every error into one exit code. */
+/**
+ * The command line: finds the command, parses its options, and turns every error into one exit
+ * code.
+ */
 import { exitCodeOf } from '../host/error-map.js';
 import { describe } from '../host/vm-process-error.js';
 import { COMMON, parseInput, UsageError, type Command } from './command.js';

@@ -23,7 +23,8 @@ function line(status: VmStatus): string {
     ? `  pause ${pauseMs.p50.toFixed(2)}/${pauseMs.p99.toFixed(2)} ms` +
       `  commit ${commitMs.p50.toFixed(1)} ms  ${status.bytesPerEpoch} bytes an epoch`
     : '';
-  return `${name}  ${state}${pair}  (${role} on ${host})  epoch ${epoch}/${committedEpoch}${figures}`;
+  const place = `(${role} on ${host})  epoch ${epoch}/${committedEpoch}`;
+  return `${name}  ${state}${pair}  ${place}${figures}`;
 }
 
 export const status: Command = {

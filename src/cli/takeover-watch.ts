@@ -1,4 +1,6 @@
-/** A port on the switch that the client uses, and that notices when a new owner announces the VM. */
+/**
+ * A port on the switch that the client uses, and that notices when a new owner announces the VM.
+ */
 import type { EthernetPort } from '../drill/packets.js';
 import { StreamNic } from '../network/stream-nic.js';
 

@@ -105,8 +105,10 @@ export const reseed = commandOf(
   { yes: { type: 'boolean', about: 'I made sure that no other host runs this VM' } },
   (input) => {
     if (input.options['yes'] !== true)
-      throw new UsageError('reseed overrides a safety rule: make sure that no other host runs ' +
-        'this VM, then add --yes');
+      throw new UsageError(
+        'reseed overrides a safety rule: make sure that no other host runs ' +
+          'this VM, then add --yes',
+      );
     return {};
   },
 );

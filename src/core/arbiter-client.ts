@@ -1,11 +1,11 @@
 /**
  * The arbiter as a core sees it: one operation at a time, each pursued until its outcome is known.
  *
- * When a CAS has no known outcome, reading the same revision back settles nothing: the request may still
- * be on its way and land later. An owner that went back to releasing output on such a reading could find itself
- * paired, behind its back, with a peer that holds an older image. So the client tries the proposal again, or lets
- * the core put another in its place *on the same revision*, until a newer revision is seen: then
- * whatever was in flight can only lose.
+ * When a CAS has no known outcome, reading the same revision back settles nothing: the request may
+ * still be on its way and land later. An owner that went back to releasing output on such a
+ * reading could find itself paired, behind its back, with a peer that holds an older image. So the
+ * client tries the proposal again, or lets the core put another in its place *on the same
+ * revision*, until a newer revision is seen: then whatever was in flight can only lose.
  */
 import { MirrorError } from './errors.js';
 import type { ArbiterReply, CoreConfig, Effect } from './events.js';
@@ -133,10 +133,7 @@ export class ArbiterClient {
     return { effects: [], outcome: { type: 'unreachable' } };
   }
 
-  private amnesia(
-    record: VmRecord | null,
-    nowMs: number,
-  ): { effects: Effect[]; outcome: Outcome } {
+  private amnesia(record: VmRecord | null, nowMs: number): { effects: Effect[]; outcome: Outcome } {
     this.waitToRetry(nowMs);
     return { effects: [], outcome: { type: 'amnesia', record } };
   }

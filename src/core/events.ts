@@ -85,7 +85,9 @@ export type Command =
 
 export type Effect =
   | { readonly type: 'wake-at'; readonly atMs: number }
-  /** Load the VM from its files; answered by `machine-ready`. `memoryLost` is reported to the user. */
+  /**
+   * Load the VM from its files; answered by `machine-ready`. `memoryLost` is reported to the user.
+   */
   | { readonly type: 'boot'; readonly memoryLost: boolean }
   | { readonly type: 'run' }
   | { readonly type: 'pause' }
@@ -117,7 +119,9 @@ export type Effect =
   /** The retained parts up to `epoch` are no longer needed. */
   | { readonly type: 'forget'; readonly epoch: number }
   | { readonly type: 'dial'; readonly peer: string }
-  /** Ask a host's daemon whether a process with this incarnation lives; answered by `peer-image`. */
+  /**
+   * Ask a host's daemon whether a process with this incarnation lives; answered by `peer-image`.
+   */
   | { readonly type: 'probe-peer'; readonly host: string; readonly incarnation: string }
   | { readonly type: 'hang-up'; readonly session: SessionId }
   | { readonly type: 'send'; readonly session: SessionId; readonly message: PeerMessage }
@@ -125,7 +129,9 @@ export type Effect =
   | { readonly type: 'stage'; readonly epoch: number; readonly part: number }
   /** Standby: decode all staged parts and check the root hash; answered by `verified`. */
   | { readonly type: 'verify'; readonly epoch: number }
-  /** Standby: the verified epoch becomes the image; its output is kept until known to be released. */
+  /**
+   * Standby: the verified epoch becomes the image; its output is kept until known to be released.
+   */
   | { readonly type: 'commit'; readonly epoch: number }
   /** Standby: drop what is staged; the image stays as it was. */
   | { readonly type: 'drop-staged' }

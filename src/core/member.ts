@@ -1,4 +1,6 @@
-/** A VM process's core through its life: a primary, or a secondary that becomes one by a takeover. */
+/**
+ * A VM process's core through its life: a primary, or a secondary that becomes one by a takeover.
+ */
 import type { Core, CoreConfig, CoreStatus, Effect, Event } from './events.js';
 import { Primary } from './primary.js';
 import type { HostNote } from './record.js';

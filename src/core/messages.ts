@@ -4,16 +4,7 @@
  */
 
 export type PeerMessage =
-  | Hello
-  | Welcome
-  | Refuse
-  | EpochPart
-  | Ack
-  | Nack
-  | Heartbeat
-  | PairedHint
-  | Handover
-  | Release;
+  Hello | Welcome | Refuse | EpochPart | Ack | Nack | Heartbeat | PairedHint | Handover | Release;
 
 /** Owner -> standby, first on every session. */
 export interface Hello {

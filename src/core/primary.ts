@@ -415,8 +415,7 @@ export class Primary implements Core {
   private resend(session: SessionId, epoch: number): void {
     this.resends += 1;
     if (this.resends > RESENDS_MAX) return this.peerLost();
-    for (const kept of this.flight.from(epoch))
-      this.emit({ type: 'resend', session, epoch: kept });
+    for (const kept of this.flight.from(epoch)) this.emit({ type: 'resend', session, epoch: kept });
   }
 
   // --- Losing the peer ------------------------------------------------------------------------

@@ -1,4 +1,6 @@
-/** The changes of the record that a host may propose, by name. Each raises the generation by one. */
+/**
+ * The changes of the record that a host may propose, by name. Each raises the generation by one.
+ */
 import type { CoreConfig } from './events.js';
 import type { Proposal, VmRecord } from './record.js';
 

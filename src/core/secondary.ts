@@ -1,6 +1,7 @@
 /**
- * The standby of a VM: takes in epochs, acknowledges what is durable (DESIGN rule 4), and takes over by
- * one CAS when its owner is lost. From the moment it suspects, it never acknowledges again (rule 2).
+ * The standby of a VM: takes in epochs, acknowledges what is durable (DESIGN rule 4), and takes
+ * over by one CAS when its owner is lost. From the moment it suspects, it never acknowledges again
+ * (rule 2).
  */
 import { ArbiterClient, type Outcome } from './arbiter-client.js';
 import { MirrorError } from './errors.js';

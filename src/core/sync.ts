@@ -1,6 +1,7 @@
 /**
- * The making of a pair, from the first word to the record: the stages that a new standby goes through while
- * the VM runs on. The gate closes before the capture that the pair will rest on (DESIGN rule 5).
+ * The making of a pair, from the first word to the record: the stages that a new standby goes
+ * through while the VM runs on. The gate closes before the capture that the pair will rest on
+ * (DESIGN rule 5).
  */
 import { MirrorError } from './errors.js';
 import type { SessionId } from './events.js';

@@ -1,6 +1,6 @@
 /**
- * The control API: HTTP over a unix socket that only its owner may open. One resource, `POST /v1/METHOD`,
- * with a JSON object in and one out; errors are `{error: {code, message}}`.
+ * The control API: HTTP over a unix socket that only its owner may open. One resource, `POST
+ * /v1/METHOD`, with a JSON object in and one out; errors are `{error: {code, message}}`.
  */
 import { chmodSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';

@@ -1,6 +1,6 @@
 /**
- * The daemon of one host: owns the port and the control socket, starts VM processes and hands them their
- * connections. It is not on any VM's data path.
+ * The daemon of one host: owns the port and the control socket, starts VM processes and hands them
+ * their connections. It is not on any VM's data path.
  */
 import { randomUUID } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
@@ -27,7 +27,10 @@ export class Daemon {
   private readonly server: Server;
   /** The newest process of each VM on this host, by name. */
   private readonly vms = new Map<string, VmChild>();
-  /** Older processes of a VM that have not ended yet (a stopped one that will find itself superseded). */
+  /**
+   * Older processes of a VM that have not ended yet (a stopped one that will find itself
+   * superseded).
+   */
   private readonly older = new Set<VmChild>();
 
   constructor(host: HostIdentity) {
@@ -56,7 +59,8 @@ export class Daemon {
 
   find(name: string): VmChild {
     const child = this.vms.get(name);
-    if (!child) throw new HostError('NO_SUCH_VM', `there is no VM ${name} on host ${this.host.name}`);
+    if (!child)
+      throw new HostError('NO_SUCH_VM', `there is no VM ${name} on host ${this.host.name}`);
     return child;
   }
 
@@ -138,7 +142,9 @@ export class Daemon {
     }
   }
 
-  /** A process of its own for each owner's connection: an old replica never answers for a new one. */
+  /**
+   * A process of its own for each owner's connection: an old replica never answers for a new one.
+   */
   private standbyFor(vmName: string, vmUuid: string): VmChild {
     const current = this.vms.get(vmName);
     if (current && !current.ended && current.init.vmUuid !== vmUuid)

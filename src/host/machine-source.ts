@@ -1,16 +1,14 @@
 /**
- * Where a VM process gets its machine from: the VM's file on its first host, the owner's offer on a standby.
- * Both give the same description, so that both hosts make the same machine.
+ * Where a VM process gets its machine from: the VM's file on its first host, the owner's offer on
+ * a standby. Both give the same description, so that both hosts make the same machine.
  */
 import { readFile } from 'node:fs/promises';
-import { fileURLToPath } from 'node:url';
+import { builtinKernel } from '../guest/builtin.js';
 import type { Machine } from '../machine/machine.js';
 import { V86Machine } from '../machine/v86/v86-machine.js';
 import { FileStore, sha256 } from './file-store.js';
 import type { VmConfig } from './vm-config.js';
 import { VmProcessError } from './vm-process-error.js';
-
-const BUILTIN_KERNEL = fileURLToPath(new URL('../guest/builtin.elf', import.meta.url));
 
 export interface VmDescription {
   readonly config: VmConfig;
@@ -49,7 +47,7 @@ export class MachineSource {
 
   async fromConfig(config: VmConfig): Promise<void> {
     const { kernel, initrd } = config.boot;
-    this.kernel = await readFile(kernel === 'builtin' ? BUILTIN_KERNEL : kernel);
+    this.kernel = kernel === 'builtin' ? builtinKernel() : await readFile(kernel);
     this.initrd = initrd === null ? null : await readFile(initrd);
     this.describe(config);
     await this.store.put(this.kernel);

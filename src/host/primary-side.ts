@@ -1,6 +1,6 @@
 /**
- * The primary's half of a VM process: the running machine, its gate, its NICs, and the epoch loop once
- * there is a standby to feed. Made by a boot or by a promotion.
+ * The primary's half of a VM process: the running machine, its gate, its NICs, and the epoch loop
+ * once there is a standby to feed. Made by a boot or by a promotion.
  */
 import { Encoder } from '../checkpoint/encoder.js';
 import { EpochLoop, type EpochListener, type EpochOrder } from '../checkpoint/epoch-loop.js';

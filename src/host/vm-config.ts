@@ -1,4 +1,6 @@
-/** The YAML file of a VM. A wrong one gets one clear line for each fault, with its line and column. */
+/**
+ * The YAML file of a VM. A wrong one gets one clear line for each fault, with its line and column.
+ */
 import { dirname, resolve } from 'node:path';
 import * as v from 'valibot';
 import { isMap, LineCounter, parseDocument, type Document } from 'yaml';

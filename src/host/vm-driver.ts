@@ -1,6 +1,7 @@
 /**
- * Carries out what the protocol core decides for one VM, in order, and tells it what happens. Owns the
- * core and the timers; the machine side, the standby side and the links are objects of their own.
+ * Carries out what the protocol core decides for one VM, in order, and tells it what happens. Owns
+ * the core and the timers; the machine side, the standby side and the links are objects of their
+ * own.
  */
 import type { ArbiterReply, Core, CoreStatus, Effect, Event } from '../core/events.js';
 import type { HostNote } from '../core/record.js';

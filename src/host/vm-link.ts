@@ -1,6 +1,6 @@
 /**
- * One connection between the two VM processes of a pair: before the core hears of it, the owner offers the
- * VM's description and the standby fetches the boot files that it lacks.
+ * One connection between the two VM processes of a pair: before the core hears of it, the owner
+ * offers the VM's description and the standby fetches the boot files that it lacks.
  */
 import { connect, type Socket } from 'node:net';
 import type { PeerMessage } from '../core/messages.js';
@@ -76,12 +76,16 @@ export class VmLink {
   /** Owner: describes the VM and sends the files that the standby asks for. */
   offer(offer: VmOffer, files: readonly Uint8Array[]): Promise<void> {
     const byDigest = new Map(files.map((bytes) => [sha256(bytes), bytes]));
-    return this.negotiate('the standby to accept the VM', (message, _payload, done) => {
-      if (message.type === 'offer-ok') done();
-      else if (message.type === 'need-files') this.sendFiles(message.sha256, byDigest);
-    }, () => {
-      this.session.send({ type: 'offer', ...offer, files: [...offer.files] });
-    });
+    return this.negotiate(
+      'the standby to accept the VM',
+      (message, _payload, done) => {
+        if (message.type === 'offer-ok') done();
+        else if (message.type === 'need-files') this.sendFiles(message.sha256, byDigest);
+      },
+      () => {
+        this.session.send({ type: 'offer', ...offer, files: [...offer.files] });
+      },
+    );
   }
 
   /** Standby: waits for the offer, fetches missing files into `store`, and accepts. */

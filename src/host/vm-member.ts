@@ -201,17 +201,22 @@ export class VmProcess {
 
   private becomePrimary(machine: Machine): void {
     const { nics, epochMs } = this.source.description;
-    this.primary = new PrimarySide(machine, this.serial, { nics, epochMs }, {
-      epochDue: () => this.driver.dispatch({ type: 'epoch-due' }),
-      gateFull: () => this.driver.dispatch({ type: 'gate-full' }),
-      gateDrained: () => this.driver.dispatch({ type: 'gate-drained' }),
-      poweredOff: () => this.driver.dispatch({ type: 'powered-off' }),
-      machineFailed: (error) => this.machineFailed(error),
-      captured: (epoch, sweep) => this.driver.dispatch({ type: 'captured', epoch, ...sweep }),
-      encoded: (parts) => this.sendEpoch(parts.epoch),
-      failed: (epoch, error) =>
-        this.driver.dispatch({ type: 'capture-failed', epoch, reason: error.message }),
-    });
+    this.primary = new PrimarySide(
+      machine,
+      this.serial,
+      { nics, epochMs },
+      {
+        epochDue: () => this.driver.dispatch({ type: 'epoch-due' }),
+        gateFull: () => this.driver.dispatch({ type: 'gate-full' }),
+        gateDrained: () => this.driver.dispatch({ type: 'gate-drained' }),
+        poweredOff: () => this.driver.dispatch({ type: 'powered-off' }),
+        machineFailed: (error) => this.machineFailed(error),
+        captured: (epoch, sweep) => this.driver.dispatch({ type: 'captured', epoch, ...sweep }),
+        encoded: (parts) => this.sendEpoch(parts.epoch),
+        failed: (epoch, error) =>
+          this.driver.dispatch({ type: 'capture-failed', epoch, reason: error.message }),
+      },
+    );
   }
 
   private machineFailed(error: unknown): void {
@@ -383,7 +388,9 @@ export class VmProcess {
     this.driver.dispatch({ type: 'peer-image', alive });
   }
 
-  /** A note that cannot be saved stops what waits for it, not the VM; it is tried until it works. */
+  /**
+   * A note that cannot be saved stops what waits for it, not the VM; it is tried until it works.
+   */
   private async saveNote(request: number, note: HostNote): Promise<void> {
     for (;;) {
       try {

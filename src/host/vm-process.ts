@@ -1,6 +1,6 @@
 /**
- * Entry point of a VM's own process: it holds the VM's whole data path (machine, pages, links, gate or
- * replica) and nothing of any other VM. It lives as long as its IPC channel to the daemon.
+ * Entry point of a VM's own process: it holds the VM's whole data path (machine, pages, links,
+ * gate or replica) and nothing of any other VM. It lives as long as its IPC channel to the daemon.
  */
 import { VmProcess } from './vm-member.js';
 import type { DaemonToVm } from './vm-protocol.js';

@@ -50,15 +50,14 @@ function consoleRead(vm: VmProcess, params: Params): unknown {
 function consoleWrite(vm: VmProcess, params: Params): unknown {
   const { bytes } = params;
   if (typeof bytes !== 'string') throw new VmProcessError('BAD_REQUEST', 'no bytes to write');
-  if (!vm.primary)
-    throw new VmProcessError('NOT_OWNER', 'input goes to the host that runs the VM');
+  if (!vm.primary) throw new VmProcessError('NOT_OWNER', 'input goes to the host that runs the VM');
   vm.primary.machine.serial.receive(Buffer.from(bytes, 'base64'));
   return {};
 }
 
 /**
- * For a proof of equality: the standby's root by a full re-hash of its bytes, by other code than the
- * incremental tree, and the root that the primary sent with an epoch.
+ * For a proof of equality: the standby's root by a full re-hash of its bytes, by other code than
+ * the incremental tree, and the root that the primary sent with an epoch.
  */
 async function imageProof(vm: VmProcess, params: Params): Promise<unknown> {
   if (vm.replica) {

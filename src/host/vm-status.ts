@@ -1,4 +1,6 @@
-/** The status of one VM as one of its two processes sees it: the fields of `mirror status --json`. */
+/**
+ * The status of one VM as one of its two processes sees it: the fields of `mirror status --json`.
+ */
 import type { CoreStatus } from '../core/events.js';
 import type { Percentiles } from '../checkpoint/figures.js';
 import type { TakeoverFigures, VmProcess } from './vm-member.js';

@@ -1,6 +1,6 @@
 /**
- * One page against its previous version: runs of new bytes, in words of 4 bytes. A run is two bytes, words to
- * skip and words that follow, each below 256; longer ones are split.
+ * One page against its previous version: runs of new bytes, in words of 4 bytes. A run is two
+ * bytes, words to skip and words that follow, each below 256; longer ones are split.
  */
 
 export const PAGE_BYTES = 4096;
@@ -16,8 +16,8 @@ export interface DeltaPage {
 }
 
 /**
- * Writes the page at word `at` of `now` against the one at word `was` of `before`, to `out` from `to`.
- * `out` has room for a whole page.
+ * Writes the page at word `at` of `now` against the one at word `was` of `before`, to `out` from
+ * `to`. `out` has room for a whole page.
  */
 export function encodePage(
   now: Uint32Array,
@@ -79,8 +79,8 @@ function isZero(words: Uint32Array, at: number): boolean {
 }
 
 /**
- * Applies a delta of `bytes` bytes at `from` of `delta` to the page at `at` of `page`, in place. False if the
- * delta does not fit a page.
+ * Applies a delta of `bytes` bytes at `from` of `delta` to the page at `at` of `page`, in place.
+ * False if the delta does not fit a page.
  */
 export function applyDelta(
   delta: Uint8Array,

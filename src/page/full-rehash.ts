@@ -1,6 +1,6 @@
 /**
- * The memory root computed from nothing but the bytes, by straightforward code of its own: a proof of an
- * image must not rest on the incremental tree that it checks.
+ * The memory root computed from nothing but the bytes, by straightforward code of its own: a proof
+ * of an image must not rest on the incremental tree that it checks.
  */
 import createXxhash from 'xxhash-wasm';
 import type { GuestRam } from '../machine/machine.js';

@@ -1,6 +1,6 @@
 /**
- * Hashes of pages, of memory and of epochs, all XXH64. A leaf is the hash of a page's bytes seeded with the page's
- * index; the memory root is the top of a tree of fan-out 256 over the leaves.
+ * Hashes of pages, of memory and of epochs, all XXH64. A leaf is the hash of a page's bytes seeded
+ * with the page's index; the memory root is the top of a tree of fan-out 256 over the leaves.
  */
 import createXxhash from 'xxhash-wasm';
 

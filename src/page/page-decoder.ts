@@ -1,6 +1,7 @@
 /**
- * Bytes back to an image. Parts are decoded into staging outside the image; only a verified epoch is
- * committed, whole. A part that does not decode, or an epoch whose hash differs, changes nothing.
+ * Bytes back to an image. Parts are decoded into staging outside the image; only a verified epoch
+ * is committed, whole. A part that does not decode, or an epoch whose hash differs, changes
+ * nothing.
  */
 import type { GuestRam } from '../machine/machine.js';
 import { applyDelta, Kind, PAGE_BYTES } from './delta.js';
@@ -144,7 +145,9 @@ export class PageDecoder {
     this.pages.set(this.device.subarray(from, from + PAGE_BYTES), at);
   }
 
-  /** The device state of this epoch: the one before, cut or grown, with the staged blocks on top. */
+  /**
+   * The device state of this epoch: the one before, cut or grown, with the staged blocks on top.
+   */
   private buildDevice(bytes: number): Uint8Array | null {
     const blocks = Math.ceil(bytes / PAGE_BYTES);
     const device = new Uint8Array(blocks * PAGE_BYTES);

@@ -1,6 +1,6 @@
 /**
- * A capture to bytes. Keeps a shadow of exactly what the secondary holds (memory and device state), so that
- * each page goes as its difference, and the hash tree over that shadow.
+ * A capture to bytes. Keeps a shadow of exactly what the secondary holds (memory and device
+ * state), so that each page goes as its difference, and the hash tree over that shadow.
  */
 import { encodePage, PAGE_BYTES } from './delta.js';
 import { epochHash, loadHasher, type Hasher } from './hashing.js';
@@ -90,12 +90,18 @@ export class PageEncoder {
       this.add(page, now, i * WORDS, this.shadowWords, page * WORDS);
       const bytes = pageBytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
       this.shadow.set(bytes, page * PAGE_BYTES);
-      leaves[i] = this.tree.hashLeaf(page, this.shadow.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES));
+      leaves[i] = this.tree.hashLeaf(
+        page,
+        this.shadow.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES),
+      );
     }
     this.tree.update(pageIndices, leaves, pageCount);
   }
 
-  /** Device state goes by blocks of a page, numbered on from the last page; equal blocks are left out. */
+  /**
+   * Device state goes by blocks of a page, numbered on from the last page; equal blocks are left
+   * out.
+   */
   private encodeDevice(state: Uint8Array): void {
     const blocks = Math.ceil(state.length / PAGE_BYTES);
     const before = new Uint8Array(blocks * PAGE_BYTES);

@@ -1,4 +1,7 @@
-/** One part of an encoded epoch: up to 256 pages, self-contained. Nothing in it is believed unchecked. */
+/**
+ * One part of an encoded epoch: up to 256 pages, self-contained. Nothing in it is believed
+ * unchecked.
+ */
 import { compressSync, uncompressSync } from 'lz4-napi';
 import { Packr, Unpackr } from 'msgpackr';
 import { MirrorError } from '../core/errors.js';

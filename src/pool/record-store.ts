@@ -1,4 +1,7 @@
-/** The witness's records on disk: one file a VM, replaced whole and fsynced before anybody hears of it. */
+/**
+ * The witness's records on disk: one file a VM, replaced whole and fsynced before anybody hears of
+ * it.
+ */
 import { mkdir, open, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MirrorError } from '../core/errors.js';
@@ -43,7 +46,10 @@ export class RecordStore {
   private inTurn<T>(vmUuid: string, work: () => Promise<T>): Promise<T> {
     const before = this.turn.get(vmUuid) ?? Promise.resolve();
     const mine = before.then(work, work);
-    this.turn.set(vmUuid, mine.catch(() => {}));
+    this.turn.set(
+      vmUuid,
+      mine.catch(() => {}),
+    );
     return mine;
   }
 
@@ -94,5 +100,8 @@ function parseRecord(text: string, path: string): VmRecord {
   } catch {
     // Told below.
   }
-  throw new MirrorError('BAD_RECORD', `${path} is damaged: this VM is not served until it is mended`);
+  throw new MirrorError(
+    'BAD_RECORD',
+    `${path} is damaged: this VM is not served until it is mended`,
+  );
 }

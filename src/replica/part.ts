@@ -23,5 +23,8 @@ export function splitPart(
     throw new Error(`epoch part claims ${outputBytes} bytes of output and holds fewer`);
   const pagesAt = LENGTH_BYTES + outputBytes;
   // The output outlives the receive buffer, so it is copied; pages are decoded at once.
-  return { output: Uint8Array.from(payload.subarray(LENGTH_BYTES, pagesAt)), pages: payload.subarray(pagesAt) };
+  return {
+    output: Uint8Array.from(payload.subarray(LENGTH_BYTES, pagesAt)),
+    pages: payload.subarray(pagesAt),
+  };
 }

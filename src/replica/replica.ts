@@ -1,6 +1,7 @@
 /**
- * The secondary's copy of a VM: parts are staged, an epoch is verified whole and then committed into the
- * image in place, which is the memory of the warm standby machine itself. Decisions are the core's.
+ * The secondary's copy of a VM: parts are staged, an epoch is verified whole and then committed
+ * into the image in place, which is the memory of the warm standby machine itself. Decisions are
+ * the core's.
  */
 import { OutputLog } from '../gate/output-log.js';
 import type { Machine } from '../machine/machine.js';

@@ -1,6 +1,6 @@
 /**
- * A pool of real processes for the end-to-end tests: a witness, hosts, a switch, and the command line to talk
- * to them, all on loopback ports of their own. `close` leaves no process behind.
+ * A pool of real processes for the end-to-end tests: a witness, hosts, a switch, and the command
+ * line to talk to them, all on loopback ports of their own. `close` leaves no process behind.
  */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -114,11 +114,15 @@ export class TestPool {
     });
   }
 
-  writeVm(name: string, fields: { switchPort?: number; cmdline?: string; memory?: string }): string {
+  writeVm(
+    name: string,
+    fields: { switchPort?: number; cmdline?: string; memory?: string },
+  ): string {
     const nic =
       fields.switchPort === undefined
         ? ''
-        : `nics:\n  - { id: lan, mac: "52:54:00:12:34:56", attach: "stream:127.0.0.1:${fields.switchPort}" }\n`;
+        : 'nics:\n  - { id: lan, mac: "52:54:00:12:34:56", ' +
+          `attach: "stream:127.0.0.1:${fields.switchPort}" }\n`;
     const cmdline = fields.cmdline ?? 'ip=10.77.0.2/24 tick=10 dirty=256 pattern=sparse';
     const path = join(this.dir, `${name}.yaml`);
     writeFileSync(

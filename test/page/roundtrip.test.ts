@@ -112,27 +112,33 @@ codec('random pages cost at most 101 %, sparse ones at most 10 %', async () => {
   assert.ok(sparse.wireBytes <= sparse.dirtyBytes * 0.1, `sparse ${sparse.wireBytes}`);
 });
 
-codec('another generation, another number, a missing part: not verified, nothing changed', async () => {
-  const random = prng(13);
-  const pair = await within(5_000, 'pair', Pair.create());
-  const root = pair.decoder.memoryRoot;
-  const { parts } = pair.dirty(somePages(random, 80), 'random', random);
-  const attempts: [number, number, Uint8Array[]][] = [
-    [4, 1, parts],
-    [3, 2, parts],
-    [3, 1, parts.slice(0, -1)],
-    [3, 1, parts.slice(1)],
-  ];
-  for (const [generation, epoch, some] of attempts) {
-    for (const part of some) pair.decoder.stage(part);
-    assert.not(pair.decoder.verify(generation, epoch));
-    pair.decoder.dropStaged();
-    assert.is(pair.decoder.memoryRoot, root);
-    assert.ok(pair.image().every((byte) => byte === 0), 'image untouched');
-  }
-  for (const part of parts) pair.decoder.stage(part);
-  assert.ok(pair.decoder.verify(3, 1));
-});
+codec(
+  'another generation, another number, a missing part: not verified, nothing changed',
+  async () => {
+    const random = prng(13);
+    const pair = await within(5_000, 'pair', Pair.create());
+    const root = pair.decoder.memoryRoot;
+    const { parts } = pair.dirty(somePages(random, 80), 'random', random);
+    const attempts: [number, number, Uint8Array[]][] = [
+      [4, 1, parts],
+      [3, 2, parts],
+      [3, 1, parts.slice(0, -1)],
+      [3, 1, parts.slice(1)],
+    ];
+    for (const [generation, epoch, some] of attempts) {
+      for (const part of some) pair.decoder.stage(part);
+      assert.not(pair.decoder.verify(generation, epoch));
+      pair.decoder.dropStaged();
+      assert.is(pair.decoder.memoryRoot, root);
+      assert.ok(
+        pair.image().every((byte) => byte === 0),
+        'image untouched',
+      );
+    }
+    for (const part of parts) pair.decoder.stage(part);
+    assert.ok(pair.decoder.verify(3, 1));
+  },
+);
 
 codec('a part that claims 4 GB is refused at once', async () => {
   const pair = await within(5_000, 'pair', Pair.create());
@@ -151,7 +157,10 @@ codec('mutated parts throw DecodeError, fail to verify, or decode to the same', 
   const pair = await within(5_000, 'pair', Pair.create());
   const { parts } = pair.dirty(somePages(random, 10), 'sparse', random);
   const [part] = parts;
-  const mutation = fc.record({ at: fc.nat(part.length - 1), byte: fc.integer({ min: 0, max: 255 }) });
+  const mutation = fc.record({
+    at: fc.nat(part.length - 1),
+    byte: fc.integer({ min: 0, max: 255 }),
+  });
   fc.assert(
     fc.property(fc.array(mutation, { minLength: 1, maxLength: 4 }), (mutations) => {
       const bad = part.slice();
