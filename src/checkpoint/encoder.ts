@@ -5,7 +5,7 @@
 import { Worker } from 'node:worker_threads';
 import { MirrorError } from '../core/errors.js';
 import type { CaptureBuffer } from '../machine/machine.js';
-import type { EncodedEpoch } from '../page/page-encoder.js';
+import type { EncodedEpoch, PartListener } from '../page/page-encoder.js';
 
 export interface EncodeJob {
   readonly id: number;
@@ -23,6 +23,14 @@ export interface EncodeResult {
   readonly encoded: EncodedEpoch | null;
 }
 
+/** A part on its way, before its epoch is encoded whole. */
+export interface EncodedPart {
+  readonly id: number;
+  readonly part: Uint8Array;
+  readonly index: number;
+  readonly partCount: number;
+}
+
 interface Slot {
   buffer: SlotBuffer;
   busy: boolean;
@@ -36,6 +44,8 @@ interface SlotBuffer extends CaptureBuffer {
 interface Waiting {
   resolve(encoded: EncodedEpoch): void;
   reject(error: Error): void;
+  readonly parts: Uint8Array[];
+  readonly onPart: PartListener;
   readonly timer: NodeJS.Timeout;
 }
 
@@ -64,7 +74,10 @@ export class Encoder {
         () => reject(new EncoderError('ENCODER_STUCK', 'the encode worker did not start')),
         ENCODE_MS_MAX,
       );
-      encoder.waiting.set(0, { resolve: () => resolve(), reject, timer });
+      encoder.waiting.set(0, {
+        resolve: () => resolve(),
+        ...{ reject, timer, parts: [], onPart: () => {} },
+      });
     });
     return encoder;
   }
@@ -76,7 +89,10 @@ export class Encoder {
       buffer: makeSlot(pageCount),
       busy: false,
     }));
-    worker.on('message', (result: EncodeResult) => this.settle(result));
+    worker.on('message', (message: EncodeResult | EncodedPart) => {
+      if ('part' in message) this.keep(message);
+      else this.settle(message);
+    });
     worker.on('error', (error) => this.fail(error instanceof Error ? error : new Error('worker')));
     worker.unref();
   }
@@ -95,6 +111,7 @@ export class Encoder {
     generation: number,
     epoch: number,
     reset: boolean,
+    onPart: PartListener,
   ): Promise<EncodedEpoch> {
     const slot = this.slots.find((candidate) => candidate.buffer === buffer);
     if (!slot?.busy) throw new EncoderError('BAD_SLOT', 'not a slot that was taken');
@@ -110,7 +127,7 @@ export class Encoder {
     const done = new Promise<EncodedEpoch>((resolve, reject) => {
       const late = new EncoderError('ENCODER_STUCK', `epoch ${epoch} was not encoded in time`);
       const timer = setTimeout(() => this.fail(late), ENCODE_MS_MAX);
-      this.waiting.set(id, { resolve, reject, timer });
+      this.waiting.set(id, { resolve, reject, timer, parts: [], onPart });
       this.worker.postMessage(job);
     });
     return done.finally(() => this.giveBack(slot, pageCount));
@@ -126,12 +143,18 @@ export class Encoder {
     slot.busy = false;
   }
 
+  private keep({ id, part, index, partCount }: EncodedPart): void {
+    const waiting = this.waiting.get(id);
+    waiting?.parts.push(part);
+    waiting?.onPart(part, index, partCount);
+  }
+
   private settle(result: EncodeResult): void {
     const waiting = this.waiting.get(result.id);
     if (!waiting) return;
     this.waiting.delete(result.id);
     clearTimeout(waiting.timer);
-    waiting.resolve(result.encoded as EncodedEpoch);
+    waiting.resolve({ ...(result.encoded as EncodedEpoch), parts: waiting.parts });
   }
 
   private fail(error: Error): void {

@@ -22,23 +22,28 @@ export interface EpochOrder {
   readonly hold: boolean;
 }
 
-/** An epoch as it crosses the wire; kept until acknowledged, so that it can be sent again. */
-export interface EncodedParts {
+/** What the parts of an epoch have in common. */
+export interface EpochHead {
   readonly epoch: number;
   readonly generation: number;
   readonly base: boolean;
   readonly complete: boolean;
-  /** Encoded pages and device state, by part; the last part carries the hashes. */
-  readonly parts: readonly Uint8Array[];
   /** The VM's output since the epoch before. */
   readonly output: Uint8Array;
+}
+
+export interface EncodedPart extends EpochHead {
+  /** Encoded pages and device state; the last part carries the hashes. */
+  readonly pages: Uint8Array;
+  readonly part: number;
+  readonly partCount: number;
 }
 
 export interface EpochListener {
   /** The VM has been captured and runs again (unless held). */
   captured(epoch: number, sweep: { complete: boolean; ready: boolean }): void;
-  /** The epoch is encoded and may be sent. */
-  encoded(parts: EncodedParts): void;
+  /** One more part of an epoch is encoded and may be sent. */
+  encoded(part: EncodedPart): void;
   failed(epoch: number, error: Error): void;
 }
 
@@ -48,7 +53,7 @@ const ROOTS_KEPT = 1_024;
 export class EpochLoop {
   readonly figures = new EpochFigures();
   /** Encoded epochs not yet acknowledged; bounded by the core's `unackedEpochsMax`. */
-  readonly retained = new Map<number, EncodedParts>();
+  readonly retained = new Map<number, readonly EncodedPart[]>();
   /** Memory roots of the last encoded epochs, for proofs that a standby's image is equal. */
   readonly roots = new Map<number, bigint>();
   private readonly sweep: Sweep;
@@ -124,13 +129,18 @@ export class EpochLoop {
   private async encode(order: EpochOrder, slot: CaptureBuffer, output: Uint8Array): Promise<void> {
     const { generation, epoch, base } = order;
     const complete = this.sweep.complete;
-    const encoded = await this.encoder.encode(slot, generation, epoch, base);
+    const head: EpochHead = { epoch, generation, base, complete, output };
+    const parts: EncodedPart[] = [];
+    this.retained.set(epoch, parts);
+    const onPart = (pages: Uint8Array, part: number, partCount: number): void => {
+      const encodedPart = { ...head, pages, part, partCount };
+      parts.push(encodedPart);
+      this.listener.encoded(encodedPart);
+    };
+    const encoded = await this.encoder.encode(slot, generation, epoch, base, onPart);
     this.roots.set(epoch, encoded.memoryRoot);
     this.roots.delete(epoch - ROOTS_KEPT);
     this.figures.encoded(encoded.dirtyBytes, encoded.wireBytes);
-    const parts = { epoch, generation, base, complete, parts: encoded.parts, output };
-    this.retained.set(epoch, parts);
-    this.listener.encoded(parts);
   }
 
   /** A slot is free as soon as the worker has encoded the epoch that used it. */

@@ -8,6 +8,7 @@ import type { Command, CoreConfig, CoreStatus, Effect, SessionId } from '../core
 import type { PeerMessage } from '../core/messages.js';
 import { createPrimary, createSecondary } from '../core/member.js';
 import type { HostNote } from '../core/record.js';
+import type { EncodedPart } from '../checkpoint/epoch-loop.js';
 import { SerialRing } from '../gate/serial-ring.js';
 import type { Machine } from '../machine/machine.js';
 import { WitnessClient } from '../pool/witness-client.js';
@@ -212,7 +213,7 @@ export class VmProcess {
         poweredOff: () => this.driver.dispatch({ type: 'powered-off' }),
         machineFailed: (error) => this.machineFailed(error),
         captured: (epoch, sweep) => this.driver.dispatch({ type: 'captured', epoch, ...sweep }),
-        encoded: (parts) => this.sendEpoch(parts.epoch),
+        encoded: (part) => this.sendPart(part),
         failed: (epoch, error) =>
           this.driver.dispatch({ type: 'capture-failed', epoch, reason: error.message }),
       },
@@ -291,26 +292,17 @@ export class VmProcess {
     };
   }
 
-  /** Sends a retained epoch on the session that it was captured for. */
+  /** Sends a retained epoch again, on the session that it was captured for. */
   private sendEpoch(epoch: number): void {
-    const kept = this.primary?.loop?.retained.get(epoch);
+    for (const part of this.primary?.loop?.retained.get(epoch) ?? []) this.sendPart(part);
+  }
+
+  private sendPart(encoded: EncodedPart): void {
+    const { epoch, generation, base, complete, part, partCount, pages, output } = encoded;
     const link = this.links.get(this.epochSession.get(epoch) ?? 0);
-    if (!kept || !link) return;
-    kept.parts.forEach((pages, part) => {
-      link.send(
-        {
-          type: 'epoch-part',
-          generation: kept.generation,
-          epoch,
-          part,
-          partCount: kept.parts.length,
-          base: kept.base,
-          complete: kept.complete,
-          releasedThrough: this.releasedThrough,
-        },
-        joinPart(part, kept.output, pages),
-      );
-    });
+    const { releasedThrough } = this;
+    const header = { generation, epoch, part, partCount, base, complete, releasedThrough };
+    link?.send({ type: 'epoch-part', ...header }, joinPart(part, output, pages));
   }
 
   private async dial(peer: string): Promise<void> {

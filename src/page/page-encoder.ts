@@ -24,6 +24,8 @@ export interface EncodedEpoch {
   readonly wireBytes: number;
 }
 
+export type PartListener = (part: Uint8Array, index: number, partCount: number) => void;
+
 const WORDS = PAGE_BYTES / 4;
 
 export class PageEncoder {
@@ -40,6 +42,8 @@ export class PageEncoder {
   private bodyBytes = 0;
   private pages = 0;
   private parts: Uint8Array[] = [];
+  private partCount = 0;
+  private onPart: PartListener = () => {};
 
   static async create(pageCount: number): Promise<PageEncoder> {
     return new PageEncoder(await loadHasher(), pageCount);
@@ -62,16 +66,21 @@ export class PageEncoder {
     this.tree.reset();
   }
 
-  encode(input: EpochInput): EncodedEpoch {
+  /** `onPart` hears of each part as soon as it is made, long before the last one is. */
+  encode(input: EpochInput, onPart: PartListener = () => {}): EncodedEpoch {
     this.parts = [];
+    this.onPart = onPart;
+    const blocks = this.changedBlocks(input.deviceState);
+    this.partCount = Math.max(1, Math.ceil((input.pageCount + blocks.length) / PAGES_PER_PART));
     this.encodePages(input);
-    this.encodeDevice(input.deviceState);
+    this.encodeDevice(input.deviceState, blocks);
     const { generation, epoch } = input;
     const memoryRoot = this.tree.root;
     const deviceHash = this.hasher.hash(this.device, 0n);
     const hash = epochHash(this.hasher, generation, epoch, memoryRoot, deviceHash);
     const deviceBytes = this.device.length;
     this.flush({ generation, epoch, deviceBytes, memoryRoot, epochHash: hash });
+    if (this.parts.length !== this.partCount) throw new Error('parts were counted wrongly');
     return {
       parts: this.parts,
       memoryRoot,
@@ -98,11 +107,19 @@ export class PageEncoder {
     this.tree.update(pageIndices, leaves, pageCount);
   }
 
-  /**
-   * Device state goes by blocks of a page, numbered on from the last page; equal blocks are left
-   * out.
-   */
-  private encodeDevice(state: Uint8Array): void {
+  /** Blocks of the device state that differ from the epoch before. */
+  private changedBlocks(state: Uint8Array): number[] {
+    const changed: number[] = [];
+    for (let from = 0; from < state.length; from += PAGE_BYTES) {
+      const now = state.subarray(from, from + PAGE_BYTES);
+      const before = this.device.subarray(from, from + PAGE_BYTES);
+      if (Buffer.compare(now, before) !== 0) changed.push(from / PAGE_BYTES);
+    }
+    return changed;
+  }
+
+  /** Device state goes by blocks of a page, numbered on from the last page of memory. */
+  private encodeDevice(state: Uint8Array, changed: number[]): void {
     const blocks = Math.ceil(state.length / PAGE_BYTES);
     const before = new Uint8Array(blocks * PAGE_BYTES);
     before.set(this.device.subarray(0, before.length));
@@ -111,8 +128,8 @@ export class PageEncoder {
     now.set(state);
     const nowWords = new Uint32Array(now.buffer);
     const beforeWords = new Uint32Array(before.buffer);
-    for (let block = 0; block < blocks; block += 1)
-      this.add(this.pageCount + block, nowWords, block * WORDS, beforeWords, block * WORDS, true);
+    for (const block of changed)
+      this.add(this.pageCount + block, nowWords, block * WORDS, beforeWords, block * WORDS);
     this.device = now.slice(0, state.length);
   }
 
@@ -122,11 +139,9 @@ export class PageEncoder {
     at: number,
     before: Uint32Array,
     was: number,
-    skipEqual = false,
   ): void {
     if (this.pages === PAGES_PER_PART) this.flush(null);
     const { kind, bytes } = encodePage(now, at, before, was, this.body, this.bodyBytes);
-    if (skipEqual && kind === 1 && bytes === 0) return;
     this.indices[this.pages] = index;
     this.kinds[this.pages] = kind;
     this.lengths[this.pages] = bytes;
@@ -136,15 +151,15 @@ export class PageEncoder {
 
   private flush(end: EpochEnd | null): void {
     const { pages } = this;
-    this.parts.push(
-      encodePart({
-        indices: this.indices.subarray(0, pages),
-        kinds: this.kinds.subarray(0, pages),
-        lengths: this.lengths.subarray(0, pages),
-        body: this.body.subarray(0, this.bodyBytes),
-        end,
-      }),
-    );
+    const part = encodePart({
+      indices: this.indices.subarray(0, pages),
+      kinds: this.kinds.subarray(0, pages),
+      lengths: this.lengths.subarray(0, pages),
+      body: this.body.subarray(0, this.bodyBytes),
+      end,
+    });
+    this.onPart(part, this.parts.length, this.partCount);
+    this.parts.push(part);
     this.pages = 0;
     this.bodyBytes = 0;
   }
