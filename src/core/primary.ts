@@ -201,7 +201,11 @@ export class Primary implements Core {
     this.emit(...watch.beat(this.nowMs, this.flight.releasedThrough));
     const oldest = this.flight.oldestAtMs;
     const stuck = oldest !== null && this.nowMs - oldest > this.config.ackMsMax;
-    if (watch.silent(this.nowMs) || stuck) this.peerLost();
+    // Heartbeats alone are no progress: a standby that never welcomes is as good as none.
+    const { sync } = this;
+    const ignored =
+      sync?.stage === 'greeting' && this.nowMs - sync.startedAtMs > this.config.ackMsMax;
+    if (watch.silent(this.nowMs) || stuck || ignored) this.peerLost();
   }
 
   // --- Becoming the owner ---------------------------------------------------------------------
@@ -319,7 +323,7 @@ export class Primary implements Core {
     if (this.phase !== 'solo' || this.watch || this.wantedPeer === null || this.ending)
       return this.emit({ type: 'hang-up', session });
     this.watch = new PeerWatch(session, this.config.detectMs, this.nowMs);
-    this.sync = new Sync(session);
+    this.sync = new Sync(session, this.nowMs);
     const { vmUuid, host, address, incarnation } = this.config;
     const { generation } = this.owned;
     const hello = { type: 'hello', vmUuid, host, address, incarnation, generation } as const;

@@ -28,13 +28,15 @@ const NEXT: Record<SyncStage, SyncStage | null> = {
 
 export class Sync {
   readonly session: SessionId;
+  readonly startedAtMs: number;
   peer = { host: '', incarnation: '' };
   finalEpoch = 0;
   started = false;
   private stage_: SyncStage = 'greeting';
 
-  constructor(session: SessionId) {
+  constructor(session: SessionId, nowMs: number) {
     this.session = session;
+    this.startedAtMs = nowMs;
   }
 
   get stage(): SyncStage {
