@@ -22,6 +22,8 @@ const BY_CODE: Record<string, { exit: number; status: number }> = {
   NAME_TAKEN: { exit: Exit.refused, status: 409 },
   REFUSED: { exit: Exit.refused, status: 409 },
   NOT_OWNER: { exit: Exit.refused, status: 409 },
+  STATE_DIR_IN_USE: { exit: Exit.refused, status: 409 },
+  BAD_ADDRESS: { exit: Exit.usage, status: 400 },
   INSECURE: { exit: Exit.refused, status: 403 },
   NOT_PROTECTED: { exit: Exit.notProtected, status: 409 },
   TIMEOUT: { exit: Exit.timedOut, status: 504 },

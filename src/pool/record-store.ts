@@ -2,24 +2,34 @@
  * The witness's records on disk: one file a VM, replaced whole and fsynced before anybody hears of
  * it.
  */
-import { mkdir, open, readFile, rename } from 'node:fs/promises';
+import { mkdir, open, readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MirrorError } from '../core/errors.js';
 import type { Proposal, VmRecord } from '../core/record.js';
+import { parseRecord } from './witness-protocol.js';
 
 const UUID = /^[0-9a-f-]{36}$/;
+const RECORDS_MAX = 10_000;
 
 export class RecordStore {
   private readonly dir: string;
-  private readonly known = new Map<string, VmRecord | null>();
+  private readonly known = new Map<string, VmRecord>();
   private readonly turn = new Map<string, Promise<unknown>>();
+  private fileCount = 0;
 
   constructor(dir: string) {
     this.dir = dir;
   }
 
-  async prepare(): Promise<void> {
+  /** Looks through what is there; what is damaged is named, and not served. */
+  async prepare(onFault: (text: string) => void): Promise<void> {
     await mkdir(this.dir, { recursive: true, mode: 0o700 });
+    for (const file of await readdir(this.dir)) {
+      const vmUuid = file.replace(/\.json$/, '');
+      if (vmUuid === file || !UUID.test(vmUuid)) continue;
+      this.fileCount += 1;
+      await this.read(vmUuid).catch((error: unknown) => onFault(String(error)));
+    }
   }
 
   read(vmUuid: string): Promise<VmRecord | null> {
@@ -34,10 +44,15 @@ export class RecordStore {
     return this.inTurn(vmUuid, async () => {
       const current = await this.load(vmUuid);
       if ((current?.revision ?? 0) !== expectRevision) return { won: false, record: current };
-      const record = { ...proposal, vmUuid, revision: expectRevision + 1 };
+      if (proposal.vmUuid !== vmUuid || proposal.generation <= (current?.generation ?? 0))
+        throw new MirrorError('BAD_PROPOSAL', `a change of ${vmUuid} must raise its generation`);
+      if (!current && this.fileCount >= RECORDS_MAX)
+        throw new MirrorError('TOO_MANY_RECORDS', `there are ${RECORDS_MAX} records already`);
+      const record = { ...proposal, revision: expectRevision + 1 };
       // From here on until the file is replaced nothing is known for sure.
       this.known.delete(vmUuid);
       await this.write(vmUuid, record);
+      if (!current) this.fileCount += 1;
       this.known.set(vmUuid, record);
       return { won: true, record };
     });
@@ -46,27 +61,42 @@ export class RecordStore {
   private inTurn<T>(vmUuid: string, work: () => Promise<T>): Promise<T> {
     const before = this.turn.get(vmUuid) ?? Promise.resolve();
     const mine = before.then(work, work);
-    this.turn.set(
-      vmUuid,
-      mine.catch(() => {}),
-    );
+    const settled = mine
+      .catch(() => {})
+      .then(() => {
+        if (this.turn.get(vmUuid) === settled) this.turn.delete(vmUuid);
+      });
+    this.turn.set(vmUuid, settled);
     return mine;
   }
 
   private async load(vmUuid: string): Promise<VmRecord | null> {
     const known = this.known.get(vmUuid);
-    if (known !== undefined) return known;
+    if (known) return known;
+    const path = this.path(vmUuid);
     let text: string;
     try {
-      text = await readFile(this.path(vmUuid), 'utf8');
+      text = await this.readDurably(path);
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-      this.known.set(vmUuid, null);
-      return null;
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+      throw error;
     }
-    const record = parseRecord(text, this.path(vmUuid));
+    const record = recordOf(text, vmUuid, path);
     this.known.set(vmUuid, record);
     return record;
+  }
+
+  /** What an interrupted writer left may not be on stable storage: nobody hears of it before. */
+  private async readDurably(path: string): Promise<string> {
+    const file = await open(path, 'r');
+    try {
+      const text = await file.readFile('utf8');
+      await file.sync();
+      await this.syncDir();
+      return text;
+    } finally {
+      await file.close();
+    }
   }
 
   private async write(vmUuid: string, record: VmRecord): Promise<void> {
@@ -79,6 +109,10 @@ export class RecordStore {
       await file.close();
     }
     await rename(`${path}.new`, path);
+    await this.syncDir();
+  }
+
+  private async syncDir(): Promise<void> {
     const dir = await open(this.dir, 'r');
     try {
       await dir.sync();
@@ -93,15 +127,16 @@ export class RecordStore {
   }
 }
 
-function parseRecord(text: string, path: string): VmRecord {
+function recordOf(text: string, vmUuid: string, path: string): VmRecord {
   try {
-    const record = JSON.parse(text) as VmRecord;
-    if (Number.isInteger(record.revision) && Number.isInteger(record.generation)) return record;
+    const record = parseRecord(text);
+    if (record.vmUuid === vmUuid) return record;
   } catch {
     // Told below.
   }
   throw new MirrorError(
     'BAD_RECORD',
-    `${path} is damaged: this VM is not served until it is mended`,
+    `${path} is damaged: its VM is not served, the others are; put the file back from a backup, ` +
+      "or remove it and have the VM's owner run mirror reseed",
   );
 }

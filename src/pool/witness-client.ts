@@ -2,7 +2,8 @@
 import { connect, type Socket } from 'node:net';
 import type { ArbiterReply } from '../core/events.js';
 import type { Proposal } from '../core/record.js';
-import { LineReader, type WitnessAnswer } from './witness-protocol.js';
+import { parseAddress, type Address } from '../wire/address.js';
+import { LineReader, parseAnswer, type WitnessAnswer } from './witness-protocol.js';
 
 interface Waiting {
   settle(reply: ArbiterReply): void;
@@ -12,19 +13,16 @@ interface Waiting {
 const WAITING_MAX = 64;
 
 export class WitnessClient {
-  private readonly host: string;
-  private readonly port: number;
+  private readonly address: Address;
   private readonly deadlineMs: number;
   private readonly waiting = new Map<number, Waiting>();
   private socket: Socket | null = null;
   private nextId = 1;
+  private closed = false;
 
   /** `address` is HOST:PORT, with or without `witness:` before it. */
   constructor(address: string, options: { deadlineMs: number }) {
-    const bare = address.replace(/^witness:/, '');
-    const at = bare.lastIndexOf(':');
-    this.host = bare.slice(0, at);
-    this.port = Number(bare.slice(at + 1));
+    this.address = parseAddress(address.replace(/^witness:/, ''));
     this.deadlineMs = options.deadlineMs;
   }
 
@@ -37,13 +35,15 @@ export class WitnessClient {
   }
 
   close(): void {
+    this.closed = true;
     this.socket?.destroy();
     this.dropAll();
   }
 
   private ask(body: object): Promise<ArbiterReply> {
     return new Promise((resolve) => {
-      if (this.waiting.size >= WAITING_MAX) return resolve({ outcome: 'unknown' });
+      if (this.closed || this.waiting.size >= WAITING_MAX)
+        return resolve({ outcome: 'unknown' });
       const id = this.nextId;
       this.nextId += 1;
       const timer = setTimeout(() => {
@@ -58,12 +58,12 @@ export class WitnessClient {
 
   private connection(): Socket {
     if (this.socket && !this.socket.destroyed) return this.socket;
-    const socket = connect({ host: this.host, port: this.port, noDelay: true });
+    const socket = connect({ ...this.address, noDelay: true });
     const reader = new LineReader();
     socket.setEncoding('utf8');
     socket.on('data', (chunk: string) => {
       try {
-        for (const line of reader.feed(chunk)) this.answered(JSON.parse(line) as WitnessAnswer);
+        for (const line of reader.feed(chunk)) this.answered(parseAnswer(line));
       } catch {
         socket.destroy();
       }
