@@ -36,8 +36,8 @@ export function proposal(vmUuid: string, generation: number, owner = 'a'): Propo
 }
 
 export function arbiterAcceptance(test: Test, make: () => Promise<ArbiterRig>): void {
-  const given = (name: string, play: (rig: ArbiterRig) => Promise<void>): void =>
-    void test(name, async () => {
+  const given = (name: string, play: (rig: ArbiterRig) => Promise<void>): void => {
+    test(name, async () => {
       const rig = await make();
       try {
         await within(30_000, name, play(rig));
@@ -45,6 +45,7 @@ export function arbiterAcceptance(test: Test, make: () => Promise<ArbiterRig>): 
         await rig.close();
       }
     });
+  };
 
   given('a record is made once, and changed only from the revision that it has', changes);
   given('of 100 clients that race for one revision, exactly one wins', race);
@@ -82,7 +83,9 @@ async function race(rig: ArbiterRig): Promise<void> {
     assert.is(won.length, 1);
     assert.is(replies.filter((reply) => reply.outcome === 'conflict').length, 99);
     // The losers are all shown the same record: the winner's.
-    const shown = new Set(replies.map((reply) => JSON.stringify('record' in reply && reply.record)));
+    const shown = new Set(
+      replies.map((reply) => JSON.stringify('record' in reply && reply.record)),
+    );
     assert.is(shown.size, 1);
   }
   for (const racer of racers) racer.close();
@@ -118,9 +121,8 @@ async function survives(rig: ArbiterRig): Promise<void> {
   for (let round = 0; round < 4; round += 1) {
     const arbiter = rig.connect(2_000);
     let promised = await revisionOf(arbiter, vm);
-    let going = true;
     const work = (async () => {
-      while (going) {
+      for (;;) {
         const reply = await arbiter.cas(vm, promised, proposal(vm, promised + 1));
         if (reply.outcome !== 'ok') return;
         promised += 1;
@@ -128,7 +130,6 @@ async function survives(rig: ArbiterRig): Promise<void> {
     })();
     await new Promise((resolve) => setTimeout(resolve, 60 + round * 17));
     await rig.kill();
-    going = false;
     await work;
     assert.ok(promised > 0, 'some changes were made');
     await rig.start();

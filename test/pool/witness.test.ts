@@ -54,7 +54,7 @@ given('a torn or damaged file: that VM is refused loudly, the others are served'
   after.close();
 });
 
-given('frozen past the deadline: unknown, and a late answer is not taken for another', async (rig) => {
+given('frozen past the deadline: unknown; a late answer is not taken for another', async (rig) => {
   const vm = randomUUID();
   const client = rig.connect(300);
   assert.is((await client.cas(vm, 0, proposal(vm, 1))).outcome, 'ok');
@@ -72,7 +72,7 @@ given('frozen past the deadline: unknown, and a late answer is not taken for ano
   sure.close();
 });
 
-given('a change that does not raise the generation, or is of another VM, is refused', async (rig) => {
+given('a change that raises no generation, or is of another VM, is refused', async (rig) => {
   const vm = randomUUID();
   const client = rig.connect(2_000);
   assert.is((await client.cas(vm, 0, proposal(vm, 5))).outcome, 'ok');
