@@ -34,7 +34,10 @@ const record = v.strictObject({ ...proposalFields, revision: v.pipe(count, v.min
 
 const request = v.variant('op', [
   v.strictObject({ id: count, op: v.literal('read'), vmUuid: uuid }),
-  v.strictObject({ id: count, op: v.literal('cas'), vmUuid: uuid, expectRevision: count, proposal }),
+  v.strictObject({
+    ...{ id: count, op: v.literal('cas'), vmUuid: uuid },
+    ...{ expectRevision: count, proposal },
+  }),
 ]);
 
 const answer = v.strictObject({
@@ -64,11 +67,7 @@ export const parseRequest = (line: string): WitnessRequest => parsed(request, li
 export const parseAnswer = (line: string): WitnessAnswer => parsed(answer, line, 'answer');
 export const parseRecord = (text: string): VmRecord => parsed(record, text, 'record');
 
-function parsed<T>(
-  schema: v.GenericSchema<unknown, T>,
-  text: string,
-  what: string,
-): T {
+function parsed<T>(schema: v.GenericSchema<unknown, T>, text: string, what: string): T {
   let value: unknown;
   try {
     value = JSON.parse(text);
