@@ -6,7 +6,7 @@
  * Usage: node dist/test/run.js [substring...]   (only files whose path holds one of the substrings)
  */
 import { spawn } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 
 const testDir = fileURLToPath(new URL('.', import.meta.url));
@@ -76,9 +76,27 @@ function runFile(path: string): Promise<Totals> {
   });
 }
 
+/**
+ * True if a process of the group still runs. Dead orphans that wait for init to take note of them,
+ * which some do at leisure, have left nothing behind.
+ */
+function groupRuns(groupId: number): boolean {
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+      const [state, , group] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+      if (Number(group) === groupId && !['Z', 'X'].includes(state)) return true;
+    } catch {
+      // Gone in the meantime.
+    }
+  }
+  return false;
+}
+
 /** Kills what is left of a test's process group; true if anything was still there. */
 function killGroup(pid: number | undefined): boolean {
   if (pid === undefined) return false;
+  if (existsSync('/proc/self/stat') && !groupRuns(pid)) return false;
   try {
     process.kill(-pid, 'SIGKILL');
     return true;

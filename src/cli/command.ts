@@ -4,6 +4,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { MirrorError } from '../core/errors.js';
 import { controlPath } from '../host/control-server.js';
+import { requireSecure } from '../host/host-config.js';
+import { parseAddress, type Address } from '../wire/address.js';
 
 export interface Option {
   readonly type: 'string' | 'boolean';
@@ -16,6 +18,8 @@ export interface Command {
   readonly args: string;
   readonly about: string;
   readonly options: Record<string, Option>;
+  /** Runs until a signal ends it, and then in order. */
+  readonly service?: boolean;
   /** Settles with the exit code. */
   run(input: Input): Promise<number>;
 }
@@ -70,18 +74,26 @@ export function need(input: Input, name: string): string {
 
 export function vmArg(input: Input): string {
   const [vm, ...more] = input.args;
-  if (vm === undefined) throw new UsageError('which VM? give its name');
+  if (vm === undefined) throw new UsageError('which VM? give its name (see mirror list)');
   if (more.length > 0) throw new UsageError(`too many arguments: ${more.join(' ')}`);
   return vm;
 }
 
-export function countOption(input: Input, name: string, standard: number): number {
+export function noArgs(input: Input): void {
+  if (input.args.length > 0) throw new UsageError(`too many arguments: ${input.args.join(' ')}`);
+}
+
+export function optionalCount(input: Input, name: string): number | undefined {
   const value = textOption(input, name);
-  if (value === undefined) return standard;
+  if (value === undefined) return undefined;
   const count = Number(value);
-  if (!Number.isInteger(count) || count < 0)
+  if (!/^\d+$/.test(value) || !Number.isSafeInteger(count))
     throw new UsageError(`--${name} ${value}: not a whole number`);
   return count;
+}
+
+export function countOption(input: Input, name: string, standard: number): number {
+  return optionalCount(input, name) ?? standard;
 }
 
 /** `10s`, `500ms` or plain seconds, in `ms`. */
@@ -107,17 +119,10 @@ export function socketOf(input: Input): string {
 }
 
 /** Splits HOST:PORT, and refuses what is open to others unless told to. */
-export function listenAddress(input: Input): { host: string; port: number } {
+export function listenAddress(input: Input): Address {
   const text = need(input, 'listen');
-  const match = /^(.+):(\d+)$/.exec(text);
-  if (!match) throw new UsageError(`--listen ${text}: not HOST:PORT`);
-  const host = match[1];
-  if (!/^(127\.|localhost$|\[?::1)/.test(host) && input.options['insecure'] !== true)
-    throw new MirrorError(
-      'INSECURE',
-      `${text} is not loopback and connections are not encrypted yet: add --insecure to allow it`,
-    );
-  return { host, port: Number(match[2]) };
+  requireSecure(text, input.options['insecure'] === true);
+  return parseAddress(text);
 }
 
 export function print(input: Input, human: string, json: unknown): void {

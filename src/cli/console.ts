@@ -1,7 +1,7 @@
 /** `mirror console`: the VM's serial line, every byte once, from either of its hosts. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ControlClient } from './control-client.js';
-import { countOption, socketOf, vmArg, type Command } from './command.js';
+import { countOption, print, socketOf, vmArg, type Command } from './command.js';
 
 const POLL_MS = 50;
 
@@ -9,6 +9,11 @@ export interface ConsoleRead {
   readonly offset: number;
   readonly bytes: string;
   readonly gap: boolean;
+}
+
+function show(read: ConsoleRead, bytes: Uint8Array, from: number): void {
+  if (read.gap) process.stderr.write(`[bytes ${from} to ${read.offset} are no longer kept]\n`);
+  process.stdout.write(bytes);
 }
 
 export const console_: Command = {
@@ -27,14 +32,15 @@ export const console_: Command = {
       process.stdin.on('data', (chunk: Buffer) => {
         const params = { bytes: chunk.toString('base64') };
         client.vm(vm, 'console-write', params).catch((error: unknown) => {
-          process.stderr.write(`not sent: ${String(error)}\n`);
+          const why = error instanceof Error ? error.message : String(error);
+          process.stderr.write(`not sent: ${why}\n`);
         });
       });
     for (;;) {
       const read = await client.vm<ConsoleRead>(vm, 'console-read', { from });
-      if (read.gap) process.stderr.write(`[bytes ${from} to ${read.offset} are lost]\n`);
       const bytes = Buffer.from(read.bytes, 'base64');
-      process.stdout.write(bytes);
+      if (input.json && (read.gap || bytes.length > 0)) print(input, '', { vm, ...read });
+      else if (!input.json) show(read, bytes, from);
       from = read.offset + bytes.length;
       if (input.options['no-follow'] === true) return 0;
       await sleep(POLL_MS);

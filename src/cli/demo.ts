@@ -42,6 +42,7 @@ export const demo: Command = {
   name: 'demo',
   args: '',
   about: 'the whole story on this machine alone, with a proof that nothing was lost',
+  service: true,
   options: { keep: { type: 'boolean', about: 'leave the pool up until Ctrl-C' } },
   async run(input: Input): Promise<number> {
     const dir = mkdtempSync(join(tmpdir(), 'mirror-demo-'));

@@ -2,14 +2,17 @@
  * `mirror host`, `mirror witness`, `mirror switch`: what runs in the foreground until it is told
  * to end.
  */
+import { readFileSync } from 'node:fs';
 import { ControlServer, controlPath } from '../host/control-server.js';
 import { Daemon } from '../host/daemon.js';
+import { hostConfig, parseHostSettings, type HostSettings } from '../host/host-config.js';
 import { EthernetSwitch } from '../network/switch.js';
 import { WitnessServer } from '../pool/witness-server.js';
 import {
-  countOption,
+  optionalCount,
   listenAddress,
-  need,
+  noArgs,
+  print,
   stateDirOf,
   textOption,
   UsageError,
@@ -25,47 +28,66 @@ function say(text: string): void {
 }
 
 /** Settles with the exit code once a signal asks for the end. */
-function untilSignal(close: () => Promise<void> | void): Promise<number> {
+function untilSignal(): Promise<number> {
   return new Promise((resolve) => {
-    const end = (): void => {
-      void Promise.resolve(close()).then(() => resolve(0));
-    };
-    process.once('SIGTERM', end);
-    process.once('SIGINT', end);
+    process.once('SIGTERM', () => resolve(0));
+    process.once('SIGINT', () => resolve(0));
   });
+}
+
+function settingsOf(input: Input): HostSettings {
+  const path = textOption(input, 'config');
+  const fromFile = path === undefined ? {} : parseHostSettings(readText(path), path);
+  const given = {
+    name: textOption(input, 'name'),
+    listen: textOption(input, 'listen'),
+    arbiter: textOption(input, 'arbiter'),
+    stateDir: textOption(input, 'state-dir'),
+    detectMs: optionalCount(input, 'detect-ms'),
+    insecure: input.options['insecure'] === true ? true : undefined,
+  };
+  const set = Object.entries(given).filter(([, value]) => value !== undefined);
+  return { ...fromFile, ...(Object.fromEntries(set) as HostSettings) };
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new UsageError(`--config ${path}: cannot be read (${String(error)})`);
+  }
 }
 
 export const host: Command = {
   name: 'host',
   args: '',
   about: "run this host's daemon in the foreground",
+  service: true,
   options: {
     name: { type: 'string', about: 'name of this host in its pool' },
     listen,
     arbiter: { type: 'string', about: 'witness:HOST:PORT' },
     'detect-ms': { type: 'string', about: 'silence that counts as loss, 1000 unless given' },
+    config: { type: 'string', about: 'the same in a file: name, listen, arbiter, stateDir, ...' },
     insecure,
   },
   async run(input: Input): Promise<number> {
-    const name = need(input, 'name');
-    if (!/^[a-z0-9][a-z0-9-]{0,62}$/.test(name)) throw new UsageError(`--name ${name}: not a name`);
-    const { host, port } = listenAddress(input);
-    const arbiter = need(input, 'arbiter');
-    if (!/^witness:.+:\d+$/.test(arbiter))
-      throw new UsageError(`--arbiter ${arbiter}: not witness:HOST:PORT`);
-    const detectMs = countOption(input, 'detect-ms', 1_000);
-    if (detectMs < 100) throw new UsageError('--detect-ms: at least 100');
-    const stateDir = stateDirOf(input);
-    const address = `${host}:${port}`;
-    const daemon = new Daemon({ name, address, stateDir, arbiter, detectMs });
+    noArgs(input);
+    const config = hostConfig(settingsOf(input), stateDirOf(input));
+    const daemon = new Daemon(config, { onFault: say });
     const control = new ControlServer(daemon);
-    await control.listen(controlPath(stateDir));
-    await daemon.listen(host, port);
-    say(`host ${name} listens on ${address}, control socket ${controlPath(stateDir)}`);
-    return untilSignal(() => {
+    const socket = textOption(input, 'socket') ?? controlPath(config.stateDir);
+    try {
+      daemon.claim();
+      await control.listen(socket);
+      const address = await daemon.listen();
+      say(`host ${config.name} listens on ${address}, control socket ${socket}`);
+      if (input.json) print(input, '', { name: config.name, address, socket });
+      return await untilSignal();
+    } finally {
       control.close();
-      daemon.close();
-    });
+      await daemon.close();
+    }
   },
 };
 
@@ -73,13 +95,20 @@ export const witness: Command = {
   name: 'witness',
   args: '',
   about: 'run the small third vote',
+  service: true,
   options: { listen, insecure },
   async run(input: Input): Promise<number> {
+    noArgs(input);
     const { host, port } = listenAddress(input);
-    const server = new WitnessServer(textOption(input, 'state-dir') ?? stateDirOf(input), say);
-    const bound = await server.listen(host, port);
-    say(`witness listens on ${host}:${bound}`);
-    return untilSignal(() => server.close());
+    const server = new WitnessServer(stateDirOf(input), say);
+    try {
+      const bound = await server.listen(host, port);
+      say(`witness listens on ${host}:${bound}`);
+      if (input.json) print(input, '', { address: `${host}:${bound}` });
+      return await untilSignal();
+    } finally {
+      await server.close();
+    }
   },
 };
 
@@ -87,12 +116,17 @@ export const ethernetSwitch: Command = {
   name: 'switch',
   args: '',
   about: 'run a small Ethernet switch for stream: NICs',
+  service: true,
   options: { listen, insecure },
   async run(input: Input): Promise<number> {
+    noArgs(input);
     const { host, port } = listenAddress(input);
     const server = new EthernetSwitch();
     const bound = await server.listen(host, port);
     say(`switch listens on ${bound.host}:${bound.port}`);
-    return untilSignal(() => server.close());
+    if (input.json) print(input, '', { address: `${bound.host}:${bound.port}` });
+    const code = await untilSignal();
+    await server.close();
+    return code;
   },
 };

@@ -3,7 +3,7 @@
  * The command line: finds the command, parses its options, and turns every error into one exit
  * code.
  */
-import { exitCodeOf } from '../host/error-map.js';
+import { Exit, exitCodeOf } from '../host/error-map.js';
 import { describe } from '../host/vm-process-error.js';
 import { COMMON, parseInput, UsageError, type Command } from './command.js';
 import { console_ } from './console.js';
@@ -12,6 +12,7 @@ import { doctor } from './doctor.js';
 import { guestBuild, guestClient } from './guest.js';
 import { ethernetSwitch, host, witness } from './host.js';
 import { list, status, wait } from './status.js';
+import { version } from './version.js';
 import { protect, reseed, start, stop, takeover, unprotect } from './vm.js';
 
 const COMMANDS: readonly Command[] = [
@@ -32,13 +33,19 @@ const COMMANDS: readonly Command[] = [
   guestClient,
   guestBuild,
   doctor,
+  version,
 ];
 
 function help(): string {
   const rows = COMMANDS.map((command) => {
     return `  mirror ${`${command.name} ${command.args}`.padEnd(24)} ${command.about}`;
   });
-  return `Mirror keeps a VM alive through the loss of its host.\n\n${rows.join('\n')}\n`;
+  return (
+    `Mirror keeps a VM alive through the loss of its host.\n\n${rows.join('\n')}\n\n` +
+    '  mirror help <command>           its options\n\n' +
+    'Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such VM or no daemon, 4 refused for\n' +
+    'safety, 5 not protected, 124 timed out, 130 interrupted.\n'
+  );
 }
 
 function helpOf(command: Command): string {
@@ -57,19 +64,28 @@ function find(argv: string[]): { command: Command; rest: string[] } {
 }
 
 async function run(argv: string[]): Promise<number> {
-  const [first] = argv;
-  if (first === undefined || first === 'help' || first === '--help') {
-    process.stdout.write(help());
-    return first === undefined ? 2 : 0;
+  const [first, ...more] = argv;
+  const asked = first === undefined || first === 'help' || first === '--help';
+  if (asked && more.length === 0) {
+    const out = first === undefined ? process.stderr : process.stdout;
+    out.write(help());
+    return first === undefined ? Exit.usage : Exit.done;
   }
-  const { command, rest } = find(argv);
+  const words = first === '--version' ? ['version', ...more] : argv;
+  const { command, rest } = find(first === 'help' ? more : words);
   const input = parseInput(command, rest);
-  if (input.options['help'] === true) {
+  if (first === 'help' || input.options['help'] === true) {
     process.stdout.write(helpOf(command));
-    return 0;
+    return Exit.done;
   }
+  if (command.service !== true) process.once('SIGINT', () => process.exit(Exit.interrupted));
   return command.run(input);
 }
+
+// Whoever reads our output may have seen enough.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  process.exit(error.code === 'EPIPE' ? Exit.done : Exit.failed);
+});
 
 run(process.argv.slice(2)).then(
   (code) => process.exit(code),

@@ -1,12 +1,13 @@
 /** `mirror status`, `list` and `wait`. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { VmStatus } from '../host/vm-status.js';
+import type { ToldStatus } from '../host/child-status.js';
 import { ControlClient } from './control-client.js';
 import {
   durationOption,
   need,
   print,
   socketOf,
+  UsageError,
   vmArg,
   type Command,
   type Input,
@@ -15,16 +16,21 @@ import {
 const POLL_MS = 50;
 const WATCH_MS = 500;
 const FINAL = ['failed', 'stopped', 'superseded'];
+const STATES = [
+  ...['starting', 'syncing', 'protected', 'solo', 'standby', 'taking-over', 'waiting-arbiter'],
+  ...FINAL,
+];
 
-function line(status: VmStatus): string {
+function line(status: ToldStatus): string {
   const { name, state, role, host, peer, epoch, committedEpoch, pauseMs, commitMs } = status;
   const pair = peer ? ` with ${peer}` : '';
-  const figures = pauseMs
+  const figures = status.epochMs > 0
     ? `  pause ${pauseMs.p50.toFixed(2)}/${pauseMs.p99.toFixed(2)} ms` +
       `  commit ${commitMs.p50.toFixed(1)} ms  ${status.bytesPerEpoch} bytes an epoch`
     : '';
   const place = `(${role} on ${host})  epoch ${epoch}/${committedEpoch}`;
-  return `${name}  ${state}${pair}  ${place}${figures}`;
+  const why = status.reason ? `: ${status.reason}` : '';
+  return `${name}  ${state}${pair}  ${place}${figures}${why}`;
 }
 
 export const status: Command = {
@@ -37,13 +43,14 @@ export const status: Command = {
   },
   async run(input) {
     const client = new ControlClient(socketOf(input));
-    const [vm] = input.args;
+    const vm = input.args.length === 0 ? null : vmArg(input);
     for (;;) {
-      const all = vm
-        ? [await client.call<VmStatus>('status', { vm })]
-        : await client.call<VmStatus[]>('list');
-      if (vm && all[0]) print(input, line(all[0]), all[0]);
-      else for (const one of all) print(input, line(one), one);
+      const all =
+        vm === null
+          ? await client.call<ToldStatus[]>('list')
+          : [await client.call<ToldStatus>('status', { vm })];
+      for (const one of all) print(input, line(one), one);
+      if (all.length === 0) process.stderr.write('there are no VMs on this host\n');
       if (input.options['check'] === true)
         return all.every((one) => one.state === 'protected' || one.state === 'standby') ? 0 : 5;
       if (input.options['watch'] !== true) return 0;
@@ -58,9 +65,8 @@ export const list: Command = {
   about: 'the VMs of this host',
   options: {},
   async run(input) {
-    const all = await new ControlClient(socketOf(input)).call<VmStatus[]>('list');
-    if (input.json) process.stdout.write(`${JSON.stringify(all)}\n`);
-    else for (const one of all) process.stdout.write(`${line(one)}\n`);
+    const all = await new ControlClient(socketOf(input)).call<ToldStatus[]>('list');
+    print(input, all.map(line).join('\n') || 'no VMs', { vms: all });
     return 0;
   },
 };
@@ -73,9 +79,9 @@ export async function waitForState(
   wanted: string,
   timeoutMs: number,
 ): Promise<number> {
-  const endAt = Date.now() + timeoutMs;
+  const endAt = performance.now() + timeoutMs;
   for (;;) {
-    const now = await client.call<VmStatus & { reason?: string }>('status', { vm });
+    const now = await client.call<ToldStatus>('status', { vm });
     if (now.state === wanted) {
       print(input, line(now), now);
       return 0;
@@ -85,7 +91,7 @@ export async function waitForState(
       process.stderr.write(`${vm} is ${now.state}, it will not be ${wanted}: ${why}\n`);
       return 1;
     }
-    if (Date.now() > endAt) {
+    if (performance.now() > endAt) {
       process.stderr.write(`${vm} is ${now.state}, not ${wanted} yet; it goes on by itself\n`);
       return 124;
     }
@@ -104,6 +110,9 @@ export const wait: Command = {
   run(input) {
     const client = new ControlClient(socketOf(input));
     const timeoutMs = durationOption(input, 'timeout', 60_000);
-    return waitForState(client, input, vmArg(input), need(input, 'for'), timeoutMs);
+    const wanted = need(input, 'for');
+    if (!STATES.includes(wanted))
+      throw new UsageError(`--for ${wanted}: no state; there are ${STATES.join(', ')}`);
+    return waitForState(client, input, vmArg(input), wanted, timeoutMs);
   },
 };

@@ -1,8 +1,10 @@
 /** The commands about one VM: start, stop, protect, unprotect, takeover, reseed. */
 import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { MirrorError } from '../core/errors.js';
-import { ControlClient } from './control-client.js';
+import { parseAddress } from '../wire/address.js';
+import { ControlClient, ControlError } from './control-client.js';
 import {
   countOption,
   durationOption,
@@ -18,6 +20,9 @@ import {
 } from './command.js';
 import { waitForState } from './status.js';
 
+const BUSY_TRIES_MAX = 100;
+const BUSY_REST_MS = 20;
+
 const timeout = { type: 'string', about: 'such as 30s; past it exit code 124' } as const;
 
 /** A path to a VM's file, or a name looked up in the state directory. */
@@ -26,7 +31,8 @@ function vmFile(input: Input, vm: string): { yaml: string; path: string } {
   try {
     return { yaml: readFileSync(path, 'utf8'), path };
   } catch (error) {
-    throw new MirrorError('NO_SUCH_VM', `cannot read the VM's file ${path}`, { cause: error });
+    const text = `there is no VM file ${path} to be read: nothing was started`;
+    throw new MirrorError('NO_SUCH_VM', text, { cause: error });
   }
 }
 
@@ -37,6 +43,8 @@ export const start: Command = {
   options: {
     peer: { type: 'string', about: 'HOST:PORT of the host that is to mirror it' },
     epoch: { type: 'string', about: 'auto, or such as 25ms' },
+    engine: { type: 'string', about: 'auto or v86' },
+    protection: { type: 'string', about: 'mirror, the only level yet' },
     'audit-every': { type: 'string', about: 'compare all of memory every so many epochs' },
     audit: { type: 'boolean', about: 'compare all of memory at every epoch' },
     'no-wait': { type: 'boolean', about: 'return as soon as it is started' },
@@ -45,8 +53,10 @@ export const start: Command = {
   async run(input) {
     const client = new ControlClient(socketOf(input));
     const peer = textOption(input, 'peer') ?? null;
-    if (peer !== null && !/^.+:\d+$/.test(peer))
-      throw new UsageError(`--peer ${peer}: not HOST:PORT`);
+    if (peer !== null) parseAddress(peer);
+    oneOf(input, 'engine', ['auto', 'v86']);
+    oneOf(input, 'protection', ['mirror']);
+    const timeoutMs = durationOption(input, 'timeout', 60_000);
     const auditEvery = input.options['audit'] === true ? 1 : countOption(input, 'audit-every', 0);
     const { name } = await client.call<{ name: string }>('start', {
       ...vmFile(input, vmArg(input)),
@@ -57,9 +67,16 @@ export const start: Command = {
       return 0;
     }
     const wanted = peer === null ? 'solo' : 'protected';
-    return waitForState(client, input, name, wanted, durationOption(input, 'timeout', 60_000));
+    return waitForState(client, input, name, wanted, timeoutMs);
   },
 };
+
+/** What this version knows of an option that will take more. */
+function oneOf(input: Input, option: string, known: string[]): void {
+  const value = textOption(input, option);
+  if (value === undefined || known.includes(value)) return;
+  throw new UsageError(`--${option} ${value}: this version knows ${known.join(' and ')}`);
+}
 
 function commandOf(
   name: string,
@@ -74,11 +91,26 @@ function commandOf(
     async run(input) {
       const vm = vmArg(input);
       const client = new ControlClient(socketOf(input));
-      await client.call('vm', { vm, method: 'command', command: method, ...params(input) });
+      const asked = { vm, method: 'command', command: method, ...params(input) };
+      await patiently(() => client.call('vm', asked));
       print(input, `${vm} ${done}`, { name: vm, done: true });
       return 0;
     },
   };
+}
+
+/** A VM in the middle of a capture takes no switch-over: a moment later it does. */
+async function patiently(ask: () => Promise<unknown>): Promise<void> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      await ask();
+      return;
+    } catch (error) {
+      const busy = error instanceof ControlError && /busy/.test(error.message);
+      if (!busy || tries === BUSY_TRIES_MAX) throw error;
+      await sleep(BUSY_REST_MS);
+    }
+  }
 }
 
 export const stop = commandOf('stop', 'last epoch, its output, then stopped', 'stop', 'is stopped');

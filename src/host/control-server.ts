@@ -4,16 +4,19 @@
  */
 import { chmodSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { connect } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { statusOf } from './child-status.js';
 import type { Daemon } from './daemon.js';
 import { httpStatusOf } from './error-map.js';
 import { HostError } from './host-error.js';
 import type { VmChild } from './vm-child.js';
 import { parseEpoch, parseVmConfig, type VmConfig } from './vm-config.js';
+import { monotonicMs } from './vm-driver.js';
 import { describe } from './vm-process-error.js';
 
 const BODY_BYTES_MAX = 1 << 20;
+const STARTED_MS_MAX = 5_000;
 
 type Params = Record<string, unknown>;
 
@@ -26,9 +29,8 @@ export class ControlServer {
     this.server = createServer((request, response) => void this.serve(request, response));
   }
 
+  /** The state directory must be claimed before: a socket file there is a dead daemon's then. */
   async listen(path: string): Promise<void> {
-    if (await answers(path))
-      throw new HostError('ALREADY_RUNNING', `another daemon serves ${path}`);
     rmSync(path, { force: true });
     await new Promise<void>((resolve, reject) => {
       this.server.once('error', reject);
@@ -46,6 +48,7 @@ export class ControlServer {
     let status = 200;
     let body: unknown;
     try {
+      if (request.method !== 'POST') throw new HostError('BAD_REQUEST', 'POST, nothing else');
       const params = await readBody(request);
       body = await this.carryOut((request.url ?? '').replace('/v1/', ''), params);
     } catch (error) {
@@ -66,6 +69,7 @@ export class ControlServer {
       case 'status':
         return statusOf(this.daemon.find(text(params, 'vm')));
       case 'vm':
+        if (params['command'] === 'protect') this.daemon.checkPeer(text(params, 'peer'));
         return this.daemon.find(text(params, 'vm')).request(text(params, 'method'), params);
       default:
         throw new HostError('BAD_REQUEST', `unknown method ${method}`);
@@ -81,24 +85,18 @@ export class ControlServer {
       peer: typeof peer === 'string' ? peer : null,
       auditEvery: typeof auditEvery === 'number' ? auditEvery : 0,
     });
-    await Promise.race([child.ready, new Promise((resolve) => setTimeout(resolve, 5_000))]);
+    await startedOrFailed(child);
     return { name: config.name };
   }
 }
 
-/** The VM process's own figures; of one that is gone, its last words. */
-async function statusOf(vm: VmChild): Promise<unknown> {
-  const { ended, init, pid } = vm;
-  const name = init.vmName;
-  if (ended) {
-    const state = ended.state === 'released' ? 'stopped' : ended.state;
-    return { name, ...vm.status, host: init.host.name, state, reason: ended.reason, pid: 0 };
-  }
-  try {
-    return await vm.request('status', {});
-  } catch {
-    return { name, ...vm.status, host: init.host.name, pid, warnings: [{ code: 'NO_ANSWER' }] };
-  }
+/** Settles once there is something to tell: it runs, it failed, or it takes its time. */
+async function startedOrFailed(child: VmChild): Promise<void> {
+  const endAt = monotonicMs() + STARTED_MS_MAX;
+  while (!child.ended && !child.counts && monotonicMs() < endAt) await sleep(10);
+  const { ended } = child;
+  if (!ended || ended.state === 'stopped') return;
+  throw new HostError(child.endCode, `${child.init.vmName} was not started: ${ended.reason}`);
 }
 
 function text(params: Params, key: string): string {
@@ -121,18 +119,6 @@ async function readBody(request: IncomingMessage): Promise<Params> {
   } catch (error) {
     throw new HostError('BAD_REQUEST', 'the request is not JSON', { cause: error });
   }
-}
-
-/** True if somebody accepts connections there: a socket file alone may be a dead daemon's. */
-function answers(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path);
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
-  });
 }
 
 export const controlPath = (stateDir: string): string => join(stateDir, 'control.sock');

@@ -1,19 +1,30 @@
 /**
- * The daemon of one host: owns the port and the control socket, starts VM processes and hands them
+ * The daemon of one host: owns the port and the state directory, starts VM processes and hands them
  * their connections. It is not on any VM's data path.
  */
 import { randomUUID } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
-import { createServer, type Server, type Socket } from 'node:net';
+import { access, constants } from 'node:fs/promises';
+import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import type { DirLock } from '../pool/dir-lock.js';
+import { parseAddress } from '../wire/address.js';
 import { readPreamble } from '../wire/preamble.js';
+import { requireSecure, type HostConfig } from './host-config.js';
 import { HostError } from './host-error.js';
 import { answerProbe } from './peer-control.js';
+import { claimStateDir } from './state-dir.js';
 import { VmChild } from './vm-child.js';
-import type { VmConfig } from './vm-config.js';
-import type { HostIdentity } from './vm-protocol.js';
+import { NAME, type VmConfig } from './vm-config.js';
+import { VmFamily } from './vm-family.js';
+import type { HostIdentity, InitMessage } from './vm-protocol.js';
 import { VmRegistry, type KnownVm } from './vm-registry.js';
+import { ConfigError } from './yaml-file.js';
 
 const PREAMBLE_MS_MAX = 5_000;
+const CONNECTIONS_MAX = 1_024;
+/** Standby processes whose owner is not proven yet: all together, and of one VM. */
+const UNPROVEN_MAX = 16;
+const UNPROVEN_OF_ONE_MAX = 4;
+const UUID = /^[0-9a-f-]{36}$/;
 
 export interface StartRequest {
   readonly config: VmConfig;
@@ -21,139 +32,234 @@ export interface StartRequest {
   readonly auditEvery: number;
 }
 
+export interface DaemonOptions {
+  /** The script of a VM process, for tests. */
+  readonly vmEntry?: string;
+  readonly onFault?: (text: string) => void;
+}
+
 export class Daemon {
-  readonly host: HostIdentity;
+  private readonly config: HostConfig;
+  private readonly options: DaemonOptions;
   private readonly registry: VmRegistry;
   private readonly server: Server;
-  /** The newest process of each VM on this host, by name. */
-  private readonly vms = new Map<string, VmChild>();
-  /**
-   * Older processes of a VM that have not ended yet (a stopped one that will find itself
-   * superseded).
-   */
-  private readonly older = new Set<VmChild>();
+  private readonly families = new Map<string, VmFamily>();
+  /** Names whose start is under way. */
+  private readonly starting = new Set<string>();
+  private lock: DirLock | null = null;
+  private address: string;
+  private closing = false;
 
-  constructor(host: HostIdentity) {
-    this.host = host;
-    mkdirSync(host.stateDir, { recursive: true, mode: 0o700 });
-    this.registry = new VmRegistry(host.stateDir);
+  constructor(config: HostConfig, options: DaemonOptions = {}) {
+    this.config = config;
+    this.options = options;
+    this.address = config.listen;
+    this.registry = new VmRegistry(config.stateDir);
     this.server = createServer({ pauseOnConnect: false }, (socket) => void this.accept(socket));
+    this.server.maxConnections = CONNECTIONS_MAX;
   }
 
-  async listen(host: string, port: number): Promise<void> {
+  get host(): HostIdentity {
+    const { name, stateDir, arbiter, detectMs, insecure } = this.config;
+    return { name, address: this.address, stateDir, arbiter, detectMs, insecure };
+  }
+
+  /** Claims the state directory: before this nothing in it is touched. */
+  claim(): void {
+    this.lock ??= claimStateDir(this.config.stateDir);
+  }
+
+  /** Resolves to where it listens, once what the last daemon left is being recovered. */
+  async listen(): Promise<string> {
+    this.claim();
+    const { host, port } = parseAddress(this.config.listen);
     await new Promise<void>((resolve, reject) => {
-      this.server.once('error', reject);
-      this.server.listen(port, host, resolve);
+      const fail = (cause: Error): void =>
+        reject(new HostError('LISTEN_FAILED', `cannot listen: ${cause.message}`, { cause }));
+      this.server.once('error', fail);
+      this.server.listen(port, host, () => {
+        this.server.off('error', fail);
+        resolve();
+      });
     });
-    for (const known of this.registry.load()) if (known.owner) this.recover(known);
+    const bound = this.server.address() as AddressInfo;
+    if (port === 0) this.address = this.config.listen.replace(/0$/, String(bound.port));
+    const known = this.registry.load((error) => this.options.onFault?.(error.message));
+    for (const vm of known) if (vm.owner) this.recover(vm);
+    return this.address;
   }
 
-  close(): void {
+  /** Ends the VM processes too: a protected VM goes on at its standby. */
+  async close(): Promise<void> {
+    this.closing = true;
     this.server.close();
-    for (const child of [...this.vms.values(), ...this.older]) child.kill();
+    const living = [...this.families.values()].flatMap((family) => family.living());
+    for (const child of living) child.kill();
+    await Promise.all(living.map((child) => child.exited));
+    await this.registry.settled();
+    this.lock?.release();
+    this.lock = null;
   }
 
   list(): VmChild[] {
-    return [...this.vms.values()];
+    return [...this.families.values()]
+      .map((family) => family.current())
+      .filter((child) => child !== null);
   }
 
   find(name: string): VmChild {
-    const child = this.vms.get(name);
-    if (!child)
-      throw new HostError('NO_SUCH_VM', `there is no VM ${name} on host ${this.host.name}`);
-    return child;
+    const child = this.families.get(name)?.current();
+    if (child) return child;
+    const known = this.registry.find(name);
+    const why = known
+      ? `no process here serves ${name} now; if another host owns it, it comes back as its standby`
+      : `there is no VM ${name} on host ${this.config.name}: see mirror list`;
+    throw new HostError('NO_SUCH_VM', why);
   }
 
   async start(request: StartRequest): Promise<VmChild> {
     const { config, peer, auditEvery } = request;
-    const existing = this.vms.get(config.name);
-    if (existing && !existing.ended)
-      throw new HostError('ALREADY_RUNNING', `${config.name} is on this host already`);
-    const known = this.registry.load().find((vm) => vm.name === config.name);
-    const vmUuid = known?.vmUuid ?? randomUUID();
-    await this.registry.save({ name: config.name, vmUuid, config, peer, owner: true });
-    return this.spawnPrimary(config, vmUuid, peer, 'create', auditEvery);
+    const { name } = config;
+    if (peer !== null) this.checkPeer(peer);
+    const existing = this.families.get(name)?.current();
+    if ((existing && !existing.ended) || this.starting.has(name))
+      throw new HostError('ALREADY_RUNNING', `${name} is on this host already: see mirror status`);
+    this.starting.add(name);
+    try {
+      await bootFilesThere(config);
+      const known = this.registry.find(name);
+      const vmUuid = known?.vmUuid ?? randomUUID();
+      // Known before it is started: a daemon that dies now still finds its VM.
+      await this.registry.save({ name, vmUuid, config, peer, owner: true });
+      const init = { vm: config, vmUuid, peer, start: 'create', auditEvery } as const;
+      const child = this.spawn({ role: 'primary', vmName: name, ...init });
+      void child.exited.then(() => this.startFailed(child, known));
+      return child;
+    } finally {
+      this.starting.delete(name);
+    }
+  }
+
+  checkPeer(peer: string): void {
+    if (parseAddress(peer).port === 0) throw new HostError('BAD_ADDRESS', `${peer} has no port`);
+    requireSecure(peer, this.config.insecure);
+    if (peer === this.address)
+      throw new HostError('REFUSED', `${peer} is this host: a VM is mirrored to another one`);
   }
 
   /** This host owned the VM when its daemon ended: the record decides what becomes of it. */
   private recover(known: KnownVm): void {
-    this.spawnPrimary(known.config, known.vmUuid, known.peer, 'cold-boot', 0);
+    const { name: vmName, vmUuid, config: vm, peer } = known;
+    const init = { vmName, vmUuid, vm, peer, start: 'cold-boot', auditEvery: 0 } as const;
+    this.spawn({ role: 'primary', ...init });
   }
 
-  private spawnPrimary(
-    config: VmConfig,
-    vmUuid: string,
-    peer: string | null,
-    start: 'create' | 'cold-boot',
-    auditEvery: number,
-  ): VmChild {
-    const child = new VmChild({
-      ...{ type: 'init', role: 'primary', host: this.host, vmName: config.name, vmUuid },
-      ...{ vm: config, start, peer, auditEvery },
-    });
-    return this.adopt(child);
-  }
-
-  private adopt(child: VmChild): VmChild {
-    const name = child.init.vmName;
-    const before = this.vms.get(name);
-    if (before && !before.ended) this.older.add(before);
-    this.vms.set(name, child);
-    child.onChange = () => void this.remember(child);
+  private spawn(init: Omit<InitMessage, 'type' | 'host'>): VmChild {
+    const { vmName: name } = init;
+    const child = new VmChild({ type: 'init', host: this.host, ...init }, this.options.vmEntry);
+    const family = this.families.get(name) ?? new VmFamily();
+    this.families.set(name, family);
+    family.add(child);
+    child.onChange = () => this.remember(child, family);
     child.onEnd = () => {
-      this.older.delete(child);
-      if (child.ended?.state === 'stopped') void this.registry.forget(name);
-      else if (child.ended?.state === 'superseded') void this.disown(child);
+      this.rememberEnd(child, family);
+      family.prune();
     };
     return child;
   }
 
   /** Owner or not: what a daemon that starts again has to know. */
-  private async remember(child: VmChild): Promise<void> {
-    const { status, config } = child;
-    if (!status || !config || this.vms.get(child.init.vmName) !== child) return;
-    const { vmName: name, vmUuid } = child.init;
-    const peer = child.init.peer;
-    const owner = status.role === 'primary' && status.state !== 'superseded';
-    await this.registry.save({ name, vmUuid, config, peer, owner });
+  private remember(child: VmChild, family: VmFamily): void {
+    const { status } = child;
+    if (!status || status.generation === 0 || family.current() !== child) return;
+    this.save(child, status.role === 'primary');
   }
 
-  private async disown(child: VmChild): Promise<void> {
-    const { config, init } = child;
-    if (!config || this.vms.get(init.vmName) !== child) return;
-    const { vmName: name, vmUuid, peer } = init;
-    await this.registry.save({ name, vmUuid, config, peer, owner: false });
+  private rememberEnd(child: VmChild, family: VmFamily): void {
+    // A process that died says nothing of who owns the VM.
+    const state = child.ended?.state;
+    if (this.closing || family.living().length > 0) return;
+    if (state === 'stopped') this.noted(this.registry.forget(child.init.vmName));
+    else if (state === 'superseded' || state === 'released') this.save(child, false);
+  }
+
+  private save(child: VmChild, owner: boolean): void {
+    const { config, init, peerAddress: peer } = child;
+    const { vmName: name, vmUuid } = init;
+    if (config) this.noted(this.registry.save({ name, vmUuid, config, peer, owner }));
+  }
+
+  /** A start that never came to own the VM leaves things as they were. */
+  private startFailed(child: VmChild, before: KnownVm | null): void {
+    if (child.ended?.state !== 'failed' || (child.status?.generation ?? 0) > 0) return;
+    const { vmName } = child.init;
+    this.noted(before ? this.registry.save(before) : this.registry.forget(vmName));
+  }
+
+  private noted(work: Promise<void>): void {
+    work.catch((error: unknown) => this.options.onFault?.(`not written down: ${String(error)}`));
   }
 
   private async accept(socket: Socket): Promise<void> {
     try {
       const preamble = await readPreamble(socket, PREAMBLE_MS_MAX);
       const { kind, vmUuid, vmName, rest } = preamble;
-      if (kind === 'control') {
-        const all = [...this.vms.values(), ...this.older];
-        const alive = all.some((vm) => vm.incarnation === vmName && !vm.ended);
-        answerProbe(socket, alive);
-        return;
-      }
-      const child = this.standbyFor(vmName, vmUuid);
-      child.handOver(socket, rest);
-    } catch {
+      if (kind === 'control')
+        answerProbe(socket, this.config.name, this.isAlive(vmUuid, vmName));
+      else this.standbyFor(vmName, vmUuid).handOver(socket, rest);
+    } catch (error) {
+      const { remoteAddress, remotePort } = socket;
+      const from = `${remoteAddress}:${remotePort}`;
+      if (error instanceof HostError)
+        this.options.onFault?.(`connection from ${from} refused: ${error.message}`);
       socket.destroy();
     }
   }
 
+  private isAlive(vmUuid: string, incarnation: string): boolean | 'unknown' {
+    const living = [...this.families.values()]
+      .flatMap((family) => family.living())
+      .filter((child) => child.init.vmUuid === vmUuid);
+    const meant = (child: VmChild): boolean =>
+      incarnation === '' ? child.counts : child.incarnation === incarnation;
+    if (living.some(meant)) return true;
+    // One that has not said its name yet may be the one.
+    return living.some((child) => child.incarnation === '') ? 'unknown' : false;
+  }
+
   /**
    * A process of its own for each owner's connection: an old replica never answers for a new one.
+   * An old one whose owner is gone sees that by itself, and takes over or ends.
    */
   private standbyFor(vmName: string, vmUuid: string): VmChild {
-    const current = this.vms.get(vmName);
-    if (current && !current.ended && current.init.vmUuid !== vmUuid)
+    if (!NAME.test(vmName) || !UUID.test(vmUuid) || this.closing)
+      throw new HostError('BAD_REQUEST', 'it does not say which VM it is for');
+    const family = this.families.get(vmName);
+    const living = family?.living() ?? [];
+    const known = this.registry.find(vmName);
+    const other = known?.owner === true && known.vmUuid !== vmUuid;
+    if (other || living.some((child) => child.init.vmUuid !== vmUuid))
       throw new HostError('NAME_TAKEN', `another VM named ${vmName} is on this host`);
-    return this.adopt(
-      new VmChild({
-        ...{ type: 'init', role: 'secondary', host: this.host, vmName, vmUuid },
-        ...{ vm: null, start: 'create', peer: null, auditEvery: 0 },
-      }),
-    );
+    const unproven = [...this.families.values()]
+      .flatMap((one) => one.living())
+      .filter((child) => child.init.role === 'secondary' && !child.counts);
+    const ofThis = unproven.filter((child) => child.init.vmName === vmName);
+    if (unproven.length >= UNPROVEN_MAX || ofThis.length >= UNPROVEN_OF_ONE_MAX)
+      throw new HostError('BUSY', 'too many standbys are being made');
+    const init = { vm: null, start: 'create', peer: null, auditEvery: 0 } as const;
+    return this.spawn({ role: 'secondary', vmName, vmUuid, ...init });
   }
+}
+
+/** Found missing before anything is started, not after. */
+async function bootFilesThere(config: VmConfig): Promise<void> {
+  const { kernel, initrd } = config.boot;
+  const faults: string[] = [];
+  for (const [key, path] of Object.entries({ kernel, initrd })) {
+    if (path === null || path === 'builtin') continue;
+    await access(path, constants.R_OK).catch(() => {
+      faults.push(`boot.${key}: cannot read ${path}: nothing was started`);
+    });
+  }
+  if (faults.length > 0) throw new ConfigError(faults);
 }

@@ -15,6 +15,7 @@ const BY_CODE: Record<string, { exit: number; status: number }> = {
   USAGE: { exit: Exit.usage, status: 400 },
   BAD_CONFIG: { exit: Exit.usage, status: 400 },
   BAD_REQUEST: { exit: Exit.usage, status: 400 },
+  BAD_ADDRESS: { exit: Exit.usage, status: 400 },
   NO_SUCH_VM: { exit: Exit.notFound, status: 404 },
   NO_DAEMON: { exit: Exit.notFound, status: 503 },
   VM_ENDED: { exit: Exit.notFound, status: 410 },
@@ -23,11 +24,27 @@ const BY_CODE: Record<string, { exit: number; status: number }> = {
   REFUSED: { exit: Exit.refused, status: 409 },
   NOT_OWNER: { exit: Exit.refused, status: 409 },
   STATE_DIR_IN_USE: { exit: Exit.refused, status: 409 },
-  BAD_ADDRESS: { exit: Exit.usage, status: 400 },
+  STATE_DIR_OPEN: { exit: Exit.refused, status: 403 },
   INSECURE: { exit: Exit.refused, status: 403 },
+  BUSY: { exit: Exit.refused, status: 503 },
+  ...failures(),
   NOT_PROTECTED: { exit: Exit.notProtected, status: 409 },
   TIMEOUT: { exit: Exit.timedOut, status: 504 },
 };
+
+/** What a caller can only report. */
+function failures(): Record<string, { exit: number; status: number }> {
+  const codes = [
+    ...['BAD_STATE', 'LISTEN_FAILED', 'INTERNAL', 'CORE_BUG', 'MACHINE_FAILED', 'CAPTURE_FAILED'],
+    ...['NO_DESCRIPTION', 'FILE_MISSING', 'BAD_OFFER', 'OFFER_TIMEOUT', 'OFFER_FAILED'],
+    ...['LINK_CLOSED', 'DIAL_TIMEOUT', 'DIAL_FAILED', 'NOTE_NOT_SAVED', 'BAD_LINE', 'BAD_UUID'],
+    ...['BAD_RECORD', 'BAD_PROPOSAL', 'TOO_MANY_RECORDS'],
+  ];
+  return Object.fromEntries(codes.map((code) => [code, { exit: Exit.failed, status: 500 }]));
+}
+
+/** The codes that have a place in the map; any other counts as a failure. */
+export const mappedCodes = (): string[] => Object.keys(BY_CODE);
 
 export function exitCodeOf(code: string): number {
   return BY_CODE[code]?.exit ?? Exit.failed;

@@ -11,6 +11,13 @@ import type { DaemonToVm, InitMessage, VmToDaemon } from './vm-protocol.js';
 const ENTRY = fileURLToPath(new URL('./vm-process.js', import.meta.url));
 const SETPRIV = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(path));
 const REQUEST_MS_MAX = 20_000;
+const PENDING_MAX = 256;
+
+const ENDINGS: Record<string, string> = {
+  stopped: 'it was stopped',
+  superseded: 'another host has taken it over, and owns it now',
+  released: 'its owner no longer uses this host as its standby',
+};
 
 interface Pending {
   resolve(result: unknown): void;
@@ -29,32 +36,52 @@ export class VmChild {
   ended: { state: string; reason: string } | null = null;
   onChange: (() => void) | null = null;
   onEnd: (() => void) | null = null;
-  readonly ready: Promise<void>;
+  readonly exited: Promise<void>;
+  /** Address of the other host, if one is wanted. */
+  peerAddress: string | null;
   private readonly process: ChildProcess;
   private readonly pending = new Map<number, Pending>();
   private nextId = 1;
   private lastWords: { state: string; reason: string } | null = null;
+  private lastWarning: { code: string; text: string } | null = null;
 
-  constructor(init: InitMessage) {
+  constructor(init: InitMessage, entry = ENTRY) {
     this.init = init;
     this.config = init.vm;
+    this.peerAddress = init.peer;
     // Without a parent a VM process must not live on, not even a stopped one.
     const guard = SETPRIV ? [SETPRIV, '--pdeathsig', 'KILL'] : [];
-    const [command, ...args] = [...guard, process.execPath, '--enable-source-maps', ENTRY];
+    const [command, ...args] = [...guard, process.execPath, '--enable-source-maps', entry];
     this.process = spawn(command, args, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
-    this.ready = new Promise((resolve) => {
-      this.process.on('message', (message: VmToDaemon) => {
-        if (message.type === 'ready') resolve();
-        this.hear(message);
+    this.process.on('message', (message: VmToDaemon) => this.hear(message));
+    this.exited = new Promise((resolve) => {
+      const over = (): void => {
+        this.gone();
+        resolve();
+      };
+      this.process.on('exit', over);
+      this.process.on('error', (error) => {
+        this.log('VM_PROCESS', error.message);
+        // Without its channel nobody could tell it to end.
+        if (this.process.pid === undefined) over();
+        else this.kill();
       });
     });
-    this.process.on('exit', () => this.gone());
-    this.process.on('error', () => this.gone());
     this.tell(init);
   }
 
   get pid(): number {
-    return this.process.pid ?? 0;
+    return this.ended ? 0 : (this.process.pid ?? 0);
+  }
+
+  /** Owns the VM as far as it knows, or holds an image of it. */
+  get counts(): boolean {
+    return !this.ended && (this.status?.generation ?? 0) > 0;
+  }
+
+  /** The code of what made it end, for a program. */
+  get endCode(): string {
+    return this.lastWarning?.code ?? 'VM_ENDED';
   }
 
   /** The socket belongs to the VM process afterwards. */
@@ -63,15 +90,21 @@ export class VmChild {
     this.process.send(message, socket, () => socket.destroy());
   }
 
-  request(method: string, params: Record<string, unknown>): Promise<unknown> {
-    if (this.ended) return Promise.reject(new VmRequestError('VM_ENDED', this.ended.reason));
+  request(
+    method: string,
+    params: Record<string, unknown>,
+    deadlineMs = REQUEST_MS_MAX,
+  ): Promise<unknown> {
+    if (this.ended) return Promise.reject(this.endError());
+    if (this.pending.size >= PENDING_MAX)
+      return Promise.reject(new VmRequestError('BUSY', 'the VM process has too much to answer'));
     const id = this.nextId;
     this.nextId += 1;
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
         this.pending.delete(id);
         reject(new VmRequestError('TIMEOUT', `the VM process did not answer ${method} in time`));
-      }, REQUEST_MS_MAX);
+      }, deadlineMs);
       this.pending.set(id, { resolve, reject, timer });
       this.tell({ type: 'request', id, method, params });
     });
@@ -90,10 +123,13 @@ export class VmChild {
     else if (message.type === 'state') {
       this.status = message.status;
       this.config = message.vm ?? this.config;
+      this.peerAddress = message.peerAddress;
       this.onChange?.();
     } else if (message.type === 'exit-state') this.lastWords = message;
-    else if (message.type === 'warning') this.log(message.code, message.text);
-    else this.settle(message);
+    else if (message.type === 'warning') {
+      this.lastWarning = message;
+      this.log(message.code, message.text);
+    } else this.settle(message);
   }
 
   private settle(message: Extract<VmToDaemon, { type: 'reply' }>): void {
@@ -108,13 +144,21 @@ export class VmChild {
 
   private gone(): void {
     if (this.ended) return;
-    this.ended = this.lastWords ?? { state: 'failed', reason: 'the VM process died' };
+    const { state, reason } = this.lastWords ?? { state: 'failed', reason: 'its process died' };
+    const told = state === 'failed' ? this.lastWarning?.text : undefined;
+    this.ended = { state, reason: reason || told || (ENDINGS[state] ?? '') };
     for (const pending of this.pending.values()) {
       clearTimeout(pending.timer);
-      pending.reject(new VmRequestError('VM_ENDED', this.ended.reason));
+      pending.reject(this.endError());
     }
     this.pending.clear();
     this.onEnd?.();
+  }
+
+  private endError(): VmRequestError {
+    const { state, reason } = this.ended ?? { state: 'ending', reason: '' };
+    const text = `the VM ${this.init.vmName} has ended on this host (${state}): ${reason}`;
+    return new VmRequestError('VM_ENDED', text);
   }
 
   private log(code: string, text: string): void {

@@ -4,11 +4,13 @@
  */
 import { connect, type Socket } from 'node:net';
 import type { PeerMessage } from '../core/messages.js';
+import { parseAddress } from '../wire/address.js';
 import type { FrameCodec } from '../wire/frame.js';
 import { encodePreamble } from '../wire/preamble.js';
 import { Session } from '../wire/session.js';
 import type { VmMessage } from '../wire/vm-messages.js';
 import { FileStore, sha256 } from './file-store.js';
+import { monotonicMs } from './vm-driver.js';
 import { VmProcessError } from './vm-process-error.js';
 
 const SEND_BYTES_MAX = 96 << 20;
@@ -46,6 +48,7 @@ const isPeerMessage = (message: VmMessage): message is PeerMessage => PEER_TYPES
 
 export class VmLink {
   listener: LinkListener | null = null;
+  lastHeardMs = monotonicMs();
   private readonly session: Session;
   private negotiation: ((message: VmMessage, payload: Uint8Array) => void) | null = null;
   private negotiationFailed: ((error: Error) => void) | null = null;
@@ -54,6 +57,7 @@ export class VmLink {
   constructor(socket: Socket, codec: FrameCodec) {
     this.session = new Session(socket, codec, { sendBytesMax: SEND_BYTES_MAX });
     this.session.onMessage = (message, payload) => {
+      this.lastHeardMs = monotonicMs();
       if (this.negotiation) this.negotiation(message, payload);
       else if (isPeerMessage(message)) this.listener?.message(message, payload);
     };
@@ -212,9 +216,8 @@ export function dialPeer(
   vm: { name: string; uuid: string },
   deadlineMs: number,
 ): Promise<Socket> {
-  const at = address.lastIndexOf(':');
   return new Promise((resolve, reject) => {
-    const socket = connect({ host: address.slice(0, at), port: Number(address.slice(at + 1)) });
+    const socket = connect(parseAddress(address));
     const fail = (error: Error): void => {
       clearTimeout(timer);
       socket.destroy();

@@ -68,6 +68,8 @@ export class VmProcess {
   private releasedThrough = 0;
   private partial: TakeoverFigures['partial'] = null;
   private dialing = false;
+  /** Whom the core dials: the peer, also of a VM that came here by a takeover. */
+  private peerAddress: string | null;
 
   static async create(init: InitMessage): Promise<VmProcess> {
     const codec = await loadFrameCodec();
@@ -93,6 +95,7 @@ export class VmProcess {
     this.incarnation = randomUUID();
     this.arbiter = new WitnessClient(init.host.arbiter, { deadlineMs: init.host.detectMs });
     this.notes = notes;
+    this.peerAddress = init.peer;
     const config = this.coreConfig();
     const core =
       init.role === 'primary'
@@ -121,9 +124,12 @@ export class VmProcess {
     return new Promise((resolve, reject) => {
       const waiting = this.answers.get(command.type) ?? [];
       this.answers.set(command.type, waiting);
-      waiting.push((error) =>
-        error === null ? resolve() : reject(new VmProcessError('REFUSED', error)),
-      );
+      waiting.push((error) => {
+        if (error !== null) return reject(new VmProcessError('REFUSED', error));
+        if (command.type === 'protect') this.peerIs(command.peer);
+        if (command.type === 'unprotect') this.peerIs(null);
+        resolve();
+      });
       this.driver.dispatch({ type: 'command', command });
     });
   }
@@ -308,6 +314,7 @@ export class VmProcess {
   private async dial(peer: string): Promise<void> {
     if (this.dialing) return;
     this.dialing = true;
+    this.peerIs(peer);
     try {
       const { vmName, vmUuid, host } = this.init;
       const socket = await dialPeer(peer, { name: vmName, uuid: vmUuid }, host.detectMs);
@@ -336,6 +343,8 @@ export class VmProcess {
     } catch (error) {
       link.close();
       this.tell({ type: 'warning', code: 'OFFER_FAILED', text: describe(error).message });
+      // A standby lives for one connection: without it there is nothing to wait for.
+      if (this.links.size === 0 && !this.primary) this.exit('released');
     }
   }
 
@@ -368,15 +377,16 @@ export class VmProcess {
           .then((reply) => this.driver.dispatch({ type: 'arbiter-reply', request, reply }));
       },
       'save-note': ({ request, note }: NoteEffect) => void this.saveNote(request, note),
-      'probe-peer': ({ incarnation }: ProbeEffect) => void this.probe(incarnation),
+      'probe-peer': (effect: ProbeEffect) => void this.probe(effect),
     };
   }
 
   /** A peer whose address is not known cannot be asked: then only a person can say. */
-  private async probe(incarnation: string): Promise<void> {
-    const { peer, vmUuid, host } = this.init;
-    const alive =
-      peer === null ? 'unknown' : await probePeer(peer, vmUuid, incarnation, host.detectMs);
+  private async probe({ incarnation, host }: ProbeEffect): Promise<void> {
+    const { peer, vmUuid } = this.init;
+    const probe = { vmUuid, incarnation, host };
+    const { detectMs } = this.init.host;
+    const alive = peer === null ? 'unknown' : await probePeer(peer, probe, detectMs);
     this.driver.dispatch({ type: 'peer-image', alive });
   }
 
@@ -396,8 +406,20 @@ export class VmProcess {
     this.driver.dispatch({ type: 'note-saved', request });
   }
 
+  /** How long each connection to the peer has been silent. */
+  silencesMs(): number[] {
+    return [...this.links.values()].map((link) => Math.round(monotonicMs() - link.lastHeardMs));
+  }
+
+  private peerIs(address: string | null): void {
+    if (this.peerAddress === address) return;
+    this.peerAddress = address;
+    this.statusChanged(this.driver.status());
+  }
+
   private statusChanged(status: CoreStatus): void {
-    this.tell({ type: 'state', status, vm: this.source.known });
+    const { peerAddress } = this;
+    this.tell({ type: 'state', status, vm: this.source.known, peerAddress });
   }
 
   private exit(state: string): void {

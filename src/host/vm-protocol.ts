@@ -9,6 +9,8 @@ export interface HostIdentity {
   readonly stateDir: string;
   readonly arbiter: string;
   readonly detectMs: number;
+  /** Plain connections beyond loopback are allowed. */
+  readonly insecure: boolean;
 }
 
 export interface InitMessage {
@@ -37,7 +39,13 @@ export type DaemonToVm =
 
 export type VmToDaemon =
   | { readonly type: 'ready'; readonly incarnation: string }
-  | { readonly type: 'state'; readonly status: CoreStatus; readonly vm: VmConfig | null }
+  | {
+      readonly type: 'state';
+      readonly status: CoreStatus;
+      readonly vm: VmConfig | null;
+      /** Whom this process dials, once it is the owner. */
+      readonly peerAddress: string | null;
+    }
   | { readonly type: 'warning'; readonly code: string; readonly text: string }
   | {
       readonly type: 'reply';

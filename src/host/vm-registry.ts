@@ -2,8 +2,9 @@
 import { readFileSync, readdirSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { HostError } from './host-error.js';
 import { replaceFile } from './note-store.js';
-import type { VmConfig } from './vm-config.js';
+import { NAME, type VmConfig } from './vm-config.js';
 
 export interface KnownVm {
   readonly name: string;
@@ -17,31 +18,101 @@ export interface KnownVm {
 
 export class VmRegistry {
   private readonly dir: string;
+  private readonly written = new Map<string, string>();
   private turn: Promise<void> = Promise.resolve();
 
   constructor(stateDir: string) {
     this.dir = join(stateDir, 'vms');
   }
 
-  load(): KnownVm[] {
-    try {
-      return readdirSync(this.dir)
-        .filter((name) => name.endsWith('.json'))
-        .map((name) => JSON.parse(readFileSync(join(this.dir, name), 'utf8')) as KnownVm);
-    } catch {
-      return [];
+  /** All that can be read; what cannot is told to `onFault` and left as it is. */
+  load(onFault: (error: HostError) => void): KnownVm[] {
+    const found: KnownVm[] = [];
+    for (const name of this.names()) {
+      try {
+        const known = this.find(name);
+        if (known) found.push(known);
+      } catch (error) {
+        if (!(error instanceof HostError)) throw error;
+        onFault(error);
+      }
     }
+    return found;
+  }
+
+  /** Throws on a damaged file: to take it for absent would give a known VM a new identity. */
+  find(name: string): KnownVm | null {
+    const path = join(this.dir, `${name}.json`);
+    let text: string;
+    try {
+      text = readFileSync(path, 'utf8');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+      throw error;
+    }
+    const known = parsed(text);
+    if (known?.name === name) return known;
+    throw new HostError(
+      'BAD_STATE',
+      `${path} is damaged: VM ${name} was left alone; put the file back from a backup, or remove ` +
+        'it if no host runs this VM',
+    );
   }
 
   save(vm: KnownVm): Promise<void> {
-    const mine = this.turn.then(() =>
-      replaceFile(this.dir, `${vm.name}.json`, `${JSON.stringify(vm)}\n`),
-    );
+    const text = `${JSON.stringify(vm)}\n`;
+    return this.inTurn(async () => {
+      if (this.written.get(vm.name) === text) return;
+      this.written.delete(vm.name);
+      await replaceFile(this.dir, `${vm.name}.json`, text);
+      this.written.set(vm.name, text);
+    });
+  }
+
+  forget(name: string): Promise<void> {
+    return this.inTurn(async () => {
+      this.written.delete(name);
+      await rm(join(this.dir, `${name}.json`), { force: true });
+    });
+  }
+
+  /** Settles once all that was asked for so far is done. */
+  async settled(): Promise<void> {
+    await this.turn;
+  }
+
+  private inTurn(work: () => Promise<void>): Promise<void> {
+    const mine = this.turn.then(work);
     this.turn = mine.catch(() => {});
     return mine;
   }
 
-  forget(name: string): Promise<void> {
-    return rm(join(this.dir, `${name}.json`), { force: true });
+  private names(): string[] {
+    try {
+      return readdirSync(this.dir)
+        .filter((file) => file.endsWith('.json'))
+        .map((file) => file.slice(0, -'.json'.length))
+        .filter((name) => NAME.test(name));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+      throw error;
+    }
+  }
+}
+
+function parsed(text: string): KnownVm | null {
+  try {
+    const known = JSON.parse(text) as Partial<KnownVm> | null;
+    const { name, vmUuid, config, peer, owner } = known ?? {};
+    const whole =
+      typeof name === 'string' &&
+      typeof vmUuid === 'string' &&
+      typeof config?.memoryBytes === 'number' &&
+      typeof config.boot?.kernel === 'string' &&
+      (peer === null || typeof peer === 'string') &&
+      typeof owner === 'boolean';
+    return whole ? (known as KnownVm) : null;
+  } catch {
+    return null;
   }
 }

@@ -7,6 +7,13 @@ import type { TakeoverFigures, VmProcess } from './vm-member.js';
 
 const NO_FIGURE: Percentiles = { p50: 0, p99: 0, max: 0 };
 
+/** A path on which this process hears its peer. */
+export interface Heartbeat {
+  readonly path: 'interconnect';
+  /** How long it has been silent. */
+  readonly silentMs: number;
+}
+
 export interface VmStatus extends CoreStatus {
   readonly name: string;
   readonly vmUuid: string;
@@ -30,6 +37,7 @@ export interface VmStatus extends CoreStatus {
   readonly missedPages: number;
   readonly serialOffset: number;
   readonly lastTakeover: TakeoverFigures | null;
+  readonly heartbeats: Heartbeat[];
   readonly warnings: { code: string; text: string }[];
 }
 
@@ -61,6 +69,7 @@ export function vmStatus(vm: VmProcess): VmStatus {
     missedPages: figures?.missedPages ?? 0,
     serialOffset: (vm.replica?.outputs.serial ?? vm.serial).end,
     lastTakeover: vm.lastTakeover,
+    heartbeats: vm.silencesMs().map((silentMs) => ({ path: 'interconnect', silentMs })),
     warnings: [...vm.warnings],
   };
 }

@@ -1,0 +1,61 @@
+/** What a daemon is told at its start: by `--config host.yaml`, by options, or by both. */
+import * as v from 'valibot';
+import { isLoopback, parseAddress } from '../wire/address.js';
+import { HostError } from './host-error.js';
+import { NAME } from './vm-config.js';
+import { readYaml } from './yaml-file.js';
+
+const DETECT_MS = { min: 100, max: 60_000 };
+
+const schema = v.strictObject({
+  name: v.optional(v.string()),
+  listen: v.optional(v.string()),
+  stateDir: v.optional(v.string()),
+  arbiter: v.optional(v.string()),
+  detectMs: v.optional(v.number()),
+  insecure: v.optional(v.boolean()),
+});
+
+export type HostSettings = v.InferOutput<typeof schema>;
+
+export interface HostConfig {
+  readonly name: string;
+  readonly listen: string;
+  readonly stateDir: string;
+  readonly arbiter: string;
+  readonly detectMs: number;
+  readonly insecure: boolean;
+}
+
+export function parseHostSettings(text: string, path: string): HostSettings {
+  return readYaml(schema, text, path);
+}
+
+/** Checks all of it; throws on the first fault. */
+export function hostConfig(settings: HostSettings, stateDirStandard: string): HostConfig {
+  const { name, listen, arbiter } = settings;
+  const usage = (text: string): HostError => new HostError('USAGE', text);
+  if (name === undefined) throw usage('the host has no name: give --name');
+  if (!NAME.test(name)) throw usage(`--name ${name}: not a name (a-z, 0-9 and -, at most 63)`);
+  if (listen === undefined) throw usage('where to listen? give --listen HOST:PORT');
+  if (arbiter === undefined) throw usage('which arbiter? give --arbiter witness:HOST:PORT');
+  if (!arbiter.startsWith('witness:')) throw usage(`--arbiter ${arbiter}: not witness:HOST:PORT`);
+  const detectMs = settings.detectMs ?? 1_000;
+  if (!(detectMs >= DETECT_MS.min && detectMs <= DETECT_MS.max))
+    throw usage(`--detect-ms ${detectMs}: must be from ${DETECT_MS.min} to ${DETECT_MS.max}`);
+  const insecure = settings.insecure ?? false;
+  requireSecure(listen, insecure);
+  requireSecure(arbiter.slice('witness:'.length), insecure);
+  const stateDir = settings.stateDir ?? stateDirStandard;
+  return { name, listen, stateDir, arbiter, detectMs, insecure };
+}
+
+/** Connections are not encrypted yet: beyond loopback only if a person says so. */
+export function requireSecure(address: string, insecure: boolean): void {
+  if (insecure || isLoopback(parseAddress(address).host)) return;
+  throw new HostError(
+    'INSECURE',
+    `${address} is not loopback, and connections are not encrypted yet: nothing was done; ` +
+      'on a network that you trust add --insecure',
+  );
+}

@@ -1,0 +1,126 @@
+/** The YAML of a VM and of a host: what is taken, and one line for each fault of what is not. */
+import { suite } from 'uvu';
+import * as assert from 'uvu/assert';
+import { hostConfig, parseHostSettings } from '../../src/host/host-config.js';
+import { parseVmConfig } from '../../src/host/vm-config.js';
+
+const config = suite('config');
+
+const GOOD = `name: web
+engine: auto
+memory: 64MiB
+boot: { kernel: vmlinuz, initrd: sub/initrd.img, cmdline: "console=ttyS0" }
+nics:
+  - { id: lan, mac: "52:54:00:12:34:56", attach: "stream:[::1]:7720" }
+epoch: 25ms
+`;
+
+/** The faults of a text, without the path in front of them. */
+function faults(text: string): string[] {
+  try {
+    parseVmConfig(text, 'x.yaml');
+  } catch (error) {
+    assert.is((error as { code?: string }).code, 'BAD_CONFIG');
+    return (error as Error).message.split('\n').map((line) => {
+      assert.match(line, /^x\.yaml:\d+:\d+: /);
+      return line.replace('x.yaml:', '');
+    });
+  }
+  return [];
+}
+
+const minimal = (more: string): string =>
+  `name: web\nmemory: 64MiB\nboot: { kernel: builtin }\n${more}`;
+
+config('a whole file is taken, files beside it, the rest filled in', () => {
+  const vm = parseVmConfig(GOOD, '/etc/vms/web.yaml');
+  assert.is(vm.memoryBytes, 64 << 20);
+  assert.is(vm.boot.kernel, '/etc/vms/vmlinuz');
+  assert.is(vm.boot.initrd, '/etc/vms/sub/initrd.img');
+  assert.is(vm.epochMs, 25);
+  assert.is(vm.onPeerLoss, 'solo');
+  const least = parseVmConfig(minimal(''), 'web.yaml');
+  assert.is(least.boot.kernel, 'builtin');
+  assert.is(least.epochMs, null);
+  assert.equal(least.nics, []);
+});
+
+config('all faults are told at once, each where it is', () => {
+  const text = `name: Web!
+engine: xen
+memory: 2GiB
+cpus: 2
+boot: { kernel: builtin, cmdlin: "x" }
+nics:
+  - { id: lan, mac: "52:54:00", attach: "tap:br0" }
+colour: red
+epoch: 25
+`;
+  assert.equal(faults(text), [
+    '1:1: name: is not a VM name: a-z, 0-9 and -, at most 63',
+    '2:1: engine: must be auto or v86',
+    '3:1: memory: must be at most 1GiB with v86',
+    '4:1: cpus: must be 1 with v86',
+    '5:26: boot.cmdlin: is not a known key',
+    '7:16: nics.0.mac: is not a MAC address such as 52:54:00:12:34:56',
+    '7:33: nics.0.attach: must be stream:HOST:PORT: the v86 engine has no tap: or user: networks ' +
+      '(try mirror switch)',
+    '9:1: epoch: must be auto, or such as 25ms, from 5ms to 1000ms',
+    '8:1: colour: is not a known key',
+  ]);
+});
+
+config('what this version cannot do is refused by name', () => {
+  const one = (more: string, expected: RegExp): void => {
+    const told = faults(minimal(more));
+    assert.is(told.length, 1, told.join('\n'));
+    assert.match(told[0], expected);
+  };
+  one('engine: qemu', /4:1: engine: qemu is not supported by this version/);
+  one('disks: [{ id: root, size: 1GiB, file: r.raw }]', /disks: cannot be mirrored with v86/);
+  one('protection: restart', /protection: must be mirror/);
+  one('onPeerLoss: panic', /must be solo or stall/);
+  one('epoch: 4ms', /epoch: must be auto/);
+  const nic = (fields: string): string => `nics: [{ id: lan, ${fields} }]`;
+  const mac = 'mac: "52:54:00:12:34:56"';
+  one(nic(`${mac}, attach: "user:8080=80"`), /must be stream:HOST:PORT/);
+  one(nic(`${mac}, attach: "stream:host:99999"`), /must be stream:HOST:PORT/);
+  one(nic(`${mac}, attach: "stream:h:1", model: virtio`), /no virtio/);
+  one(nic('mac: "53:54:00:12:34:56", attach: "stream:h:1"'), /group address/);
+  const sized = (memory: string): string[] => faults(minimal('').replace('64MiB', memory));
+  assert.match(sized('3MiB')[0], 'must be at least 4MiB');
+  assert.match(sized('5000KiB')[0], 'must be whole MiB');
+  assert.match(sized('64')[0], 'is not a size such as 64MiB');
+  assert.match(faults('name: web\nmemory: 8MiB\nboot: { disk: root }\n').join(), 'boot.disk');
+});
+
+config('what is missing is named; what is no YAML, or a bomb of it, is one line', () => {
+  assert.equal(faults('name: web\n'), ['1:1: memory: is missing', '1:1: boot: is missing']);
+  assert.is(faults('').length, 1);
+  assert.is(faults('- a\n- b\n').length, 1);
+  assert.match(faults('name: [web\n')[0], /^\d:\d+: /);
+  assert.match(faults('name: web\nname: web2\n')[0], /^2:1: /);
+  const bomb = ['x0: &x0 [a, a]'];
+  for (let n = 1; n < 20; n += 1) bomb.push(`x${n}: &x${n} [*x${n - 1}, *x${n - 1}]`);
+  assert.equal(faults(bomb.join('\n')).length, 1);
+});
+
+config('a host is described by its file, its options, or both', () => {
+  const text = 'name: a\nlisten: 127.0.0.1:7701\narbiter: witness:127.0.0.1:7710\ndetectMs: 500\n';
+  const settings = parseHostSettings(text, 'host.yaml');
+  const host = hostConfig({ ...settings, name: 'b' }, '/state');
+  assert.equal(host, {
+    ...{ name: 'b', listen: '127.0.0.1:7701', stateDir: '/state', insecure: false },
+    ...{ arbiter: 'witness:127.0.0.1:7710', detectMs: 500 },
+  });
+  assert.throws(() => parseHostSettings('nam: a\n', 'host.yaml'), /host.yaml:1:1: nam: is not/);
+  const wrong = (change: object, expected: RegExp): void =>
+    assert.throws(() => hostConfig({ ...settings, ...change }, '/state'), expected);
+  wrong({ detectMs: 5 }, /must be from 100/);
+  wrong({ arbiter: 'etcd:1.2.3.4:1' }, /not witness/);
+  wrong({ listen: '0.0.0.0:7701' }, /--insecure/);
+  wrong({ arbiter: 'witness:10.0.0.1:7710' }, /--insecure/);
+  assert.ok(hostConfig({ ...settings, listen: '0.0.0.0:7701', insecure: true }, '/state'));
+});
+
+config.run();
