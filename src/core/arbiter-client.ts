@@ -33,6 +33,7 @@ export class ArbiterClient {
   private request = 0;
   private retryAtMs: number | null = null;
   private override = false;
+  private refused = false;
 
   constructor(config: CoreConfig, note: HostNote | null) {
     this.config = config;
@@ -41,6 +42,11 @@ export class ArbiterClient {
 
   get busy(): boolean {
     return this.operation !== null;
+  }
+
+  /** A compare-and-swap is under way. */
+  get proposing(): boolean {
+    return this.operation?.kind === 'cas';
   }
 
   get generationSeen(): number {
@@ -81,6 +87,11 @@ export class ArbiterClient {
     this.retryAtMs = null;
   }
 
+  /** The arbiter's last answer was refused as older than what this host has seen. */
+  get forgetful(): boolean {
+    return this.refused;
+  }
+
   /** A person vouches for this proposal although the arbiter shows something older. */
   overrideAmnesia(): void {
     this.override = true;
@@ -106,7 +117,8 @@ export class ArbiterClient {
     if (request !== this.request || !this.operation) return { effects: [], outcome: null };
     if (reply.outcome === 'unknown') return this.unknown(nowMs);
     const { record } = reply;
-    if (this.forgotten(record)) return this.amnesia(record, nowMs);
+    this.refused = this.forgotten(record);
+    if (this.refused) return this.amnesia(record, nowMs);
     const effects = this.see(record);
     const { operation, stage } = this;
     if (operation.kind === 'read') return { effects, outcome: this.done({ type: 'read', record }) };

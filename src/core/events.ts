@@ -61,8 +61,8 @@ export type Event =
   | { readonly type: 'verified'; readonly epoch: number; readonly ok: boolean }
   | { readonly type: 'arbiter-reply'; readonly request: number; readonly reply: ArbiterReply }
   | { readonly type: 'note-saved'; readonly request: number }
-  /** Answer to `probe-peer`: whether that incarnation's process is still alive on its host. */
-  | { readonly type: 'peer-image'; readonly alive: boolean | 'unknown' }
+  /** Answer to `probe-image`: whether that incarnation's process is still alive on its host. */
+  | { readonly type: 'image-alive'; readonly alive: boolean | 'unknown' }
   | { readonly type: 'command'; readonly command: Command };
 
 export type ArbiterReply =
@@ -81,7 +81,9 @@ export type Command =
   /** Planned switch-over to the standby. */
   | { readonly type: 'handover' }
   /** A person says that the arbiter lost its memory and that this side owns the VM. */
-  | { readonly type: 'reseed' };
+  | { readonly type: 'reseed' }
+  /** The same, said to a standby whose owner is gone for good: it takes over. */
+  | { readonly type: 'force' };
 
 export type Effect =
   | { readonly type: 'wake-at'; readonly atMs: number }
@@ -120,9 +122,10 @@ export type Effect =
   | { readonly type: 'forget'; readonly epoch: number }
   | { readonly type: 'dial'; readonly peer: string }
   /**
-   * Ask a host's daemon whether a process with this incarnation lives; answered by `peer-image`.
+   * Ask the daemon of a host (this one or the peer's) whether a process with this incarnation
+   * lives; answered by `image-alive`.
    */
-  | { readonly type: 'probe-peer'; readonly host: string; readonly incarnation: string }
+  | { readonly type: 'probe-image'; readonly host: string; readonly incarnation: string }
   | { readonly type: 'hang-up'; readonly session: SessionId }
   | { readonly type: 'send'; readonly session: SessionId; readonly message: PeerMessage }
   /** Standby: keep the payload that came with this part, without touching the image. */

@@ -8,8 +8,14 @@ import type { Command, Core, CoreConfig, CoreStatus, Effect, Event, SessionId } 
 import { Flight } from './flight.js';
 import type { Ack, PeerMessage } from './messages.js';
 import { PeerWatch } from './peer-watch.js';
-import { createProposal, pairProposal, soloProposal, stopProposal } from './proposals.js';
-import type { HostNote, VmRecord } from './record.js';
+import {
+  createProposal,
+  pairProposal,
+  soloProposal,
+  stopProposal,
+  vouchedProposal,
+} from './proposals.js';
+import type { HostNote, Proposal, VmRecord } from './record.js';
 import { Sync } from './sync.js';
 
 export type PrimaryPhase =
@@ -66,6 +72,8 @@ export class Primary implements Core {
   private handover: { epoch: number; sent: boolean; untilMs: number } | null = null;
   private unprotecting = false;
   private reseeding = false;
+  /** Whose image a cold boot asks about: it boots only if none is left. */
+  private probing: 'owner' | 'peer' = 'owner';
   private out: Effect[] = [];
   private nowMs = 0;
 
@@ -105,6 +113,8 @@ export class Primary implements Core {
     if (this.arbiterLost && this.arbiter.busy) return 'waiting-arbiter';
     if (this.phase === 'paired') return 'protected';
     if (this.phase === 'solo') return this.sync ? 'syncing' : 'solo';
+    // Stalled by policy: output is held until a person, or a takeover, decides.
+    if (this.phase === 'leaving' && this.stalls) return 'waiting-arbiter';
     if (this.phase === 'leaving' || this.phase === 'stopping') return 'solo';
     return 'starting';
   }
@@ -151,8 +161,8 @@ export class Primary implements Core {
         return this.arbiterReply(event);
       case 'note-saved':
         return this.emit(...this.arbiter.noteSaved(event.request));
-      case 'peer-image':
-        return this.peerImage(event.alive);
+      case 'image-alive':
+        return this.imageAlive(event.alive);
       case 'powered-off':
         return this.beginEnding(false);
       case 'machine-failed':
@@ -263,20 +273,26 @@ export class Primary implements Core {
     if (!record || record.owner !== this.config.host || record.mode === 'stopped')
       return this.end('released');
     this.record = record;
-    const forgotten = this.arbiter.generationAttempted > record.generation;
-    if (record.mode === 'solo' && !forgotten) return this.peerImage(false);
-    const { peer, peerIncarnation } = record;
-    this.emit({ type: 'probe-peer', host: peer, incarnation: peerIncarnation });
+    // A standby of this host may have been promoted while this process waited for the arbiter.
+    this.probing = 'owner';
+    this.emit({ type: 'probe-image', host: record.owner, incarnation: record.ownerIncarnation });
   }
 
-  private peerImage(alive: boolean | 'unknown'): void {
+  private imageAlive(alive: boolean | 'unknown'): void {
     if (this.phase !== 'recovering' || this.arbiter.busy || !this.record) return;
-    if (alive === false) {
-      const proposal = soloProposal(this.config, this.record);
-      this.emit(...this.arbiter.propose(proposal, this.record.revision));
-    } else {
+    const { record } = this;
+    const maybePaired =
+      record.mode === 'paired' || this.arbiter.generationAttempted > record.generation;
+    if (alive === true && this.probing === 'owner') this.end('released');
+    else if (alive !== false) {
       this.record = null;
       this.redialAtMs = this.nowMs + this.config.redialMs;
+    } else if (this.probing === 'owner' && maybePaired) {
+      this.probing = 'peer';
+      this.emit({ type: 'probe-image', host: record.peer, incarnation: record.peerIncarnation });
+    } else {
+      const proposal = soloProposal(this.config, record);
+      this.emit(...this.arbiter.propose(proposal, record.revision));
     }
   }
 
@@ -440,9 +456,13 @@ export class Primary implements Core {
     else this.emit({ type: 'gate-open' });
   }
 
+  private get stalls(): boolean {
+    return this.config.onPeerLoss === 'stall' && !this.unprotecting;
+  }
+
   private leave(): void {
     this.become('leaving');
-    if (this.config.onPeerLoss === 'stall' && !this.unprotecting) {
+    if (this.stalls) {
       const text = 'the peer is lost and the policy is to stall: the VM waits for a person';
       this.emit({ type: 'warn', code: 'STALLED', text });
       return this.emit(...this.arbiter.read());
@@ -499,6 +519,8 @@ export class Primary implements Core {
         return this.beginHandover(refuse);
       case 'reseed':
         return this.reseed(refuse);
+      case 'force':
+        return refuse('this host owns the VM already');
     }
   }
 
@@ -506,7 +528,7 @@ export class Primary implements Core {
     this.wantedPeer = null;
     this.unprotecting = true;
     if (this.phase === 'paired') return this.leave();
-    if (this.phase === 'leaving' && !this.arbiter.busy) return this.goSolo();
+    if (this.phase === 'leaving' && !this.arbiter.proposing) return this.goSolo();
     if (this.sync) this.peerLost();
     if (this.phase === 'solo') this.unprotected();
   }
@@ -580,13 +602,14 @@ export class Primary implements Core {
   }
 
   private reseed(refuse: (error: string) => void): void {
-    if (!this.record) return refuse('this host has no record to write anew');
+    const cold = this.phase === 'recovering';
+    if (!this.record && !cold) return refuse('this host has no record to write anew');
     if (this.watch) this.emit({ type: 'hang-up', session: this.watch.session });
     this.watch = null;
     this.sync = null;
     this.flight.abandon();
     if (this.phase === 'paired' || this.phase === 'solo') this.become('leaving');
-    if (this.phase !== 'leaving') return refuse(`not while the VM is ${this.state()}`);
+    if (this.phase !== 'leaving' && this.phase !== 'stopping' && !cold) return refuse(`not while the VM is ${this.state()}`);
     this.reseeding = true;
     this.arbiter.abandon();
     this.arbiter.overrideAmnesia();
@@ -597,8 +620,15 @@ export class Primary implements Core {
   private reseedOn(record: VmRecord | null): void {
     this.reseeding = false;
     this.arbiter.overrideAmnesia();
-    const proposal = soloProposal(this.config, this.owned);
+    const wish = this.reseedWish(record);
+    const proposal = vouchedProposal(wish, this.arbiter.generationSeen);
     this.emit(...this.arbiter.propose(proposal, record?.revision ?? 0));
     this.emit({ type: 'answer', command: 'reseed', error: null });
+  }
+
+  private reseedWish(shown: VmRecord | null): Proposal {
+    if (this.phase === 'recovering') return createProposal(this.config, shown);
+    if (this.phase === 'stopping') return stopProposal(this.owned);
+    return soloProposal(this.config, this.owned);
   }
 }

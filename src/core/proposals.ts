@@ -55,6 +55,11 @@ export function stopProposal(record: VmRecord): Proposal {
   };
 }
 
+/** A person vouches for `record`: it outranks all that this host has ever seen. */
+export function vouchedProposal(proposal: Proposal, generationSeen: number): Proposal {
+  return { ...proposal, generation: Math.max(proposal.generation, generationSeen + 1) };
+}
+
 function withoutRevision(record: VmRecord): Proposal {
   const { revision: _, ...rest } = record;
   return rest;

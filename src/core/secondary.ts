@@ -5,10 +5,10 @@
  */
 import { ArbiterClient, type Outcome } from './arbiter-client.js';
 import { MirrorError } from './errors.js';
-import type { Core, CoreConfig, CoreStatus, Effect, Event, SessionId } from './events.js';
+import type { Command, Core, CoreConfig, CoreStatus, Effect, Event, SessionId } from './events.js';
 import type { EpochPart, Hello, PeerMessage } from './messages.js';
 import { PeerWatch } from './peer-watch.js';
-import { soloProposal } from './proposals.js';
+import { soloProposal, vouchedProposal } from './proposals.js';
 import type { HostNote, VmRecord } from './record.js';
 
 export type SecondaryPhase =
@@ -63,6 +63,7 @@ export class Secondary implements Core {
   /** Durable, but under a generation whose record has not been read yet. */
   private ackWithheld: { generation: number; epoch: number } | null = null;
   private readAgain = false;
+  private forced = false;
   private arbiterLost = false;
   private out: Effect[] = [];
   private nowMs = 0;
@@ -128,11 +129,7 @@ export class Secondary implements Core {
       case 'note-saved':
         return this.emit(...this.arbiter.noteSaved(event.request));
       case 'command':
-        return this.emit({
-          type: 'answer',
-          command: event.command.type,
-          error: 'this host is the standby: give the command to the owner',
-        });
+        return this.command(event.command);
       case 'machine-failed':
         this.emit({ type: 'warn', code: 'MACHINE_FAILED', text: event.reason });
         return this.end('failed');
@@ -194,9 +191,9 @@ export class Secondary implements Core {
     const { effects, outcome } = this.arbiter.reply(event.request, event.reply, this.nowMs);
     this.emit(...effects);
     if (!outcome) return;
-    this.arbiterLost = outcome.type === 'unreachable' || outcome.type === 'amnesia';
-    if (outcome.type === 'amnesia')
+    if (outcome.type === 'amnesia' && !this.arbiterLost)
       this.emit({ type: 'warn', code: 'ARBITER_AMNESIA', text: 'the arbiter lost its memory' });
+    this.arbiterLost = outcome.type === 'unreachable' || outcome.type === 'amnesia';
     this.settle(outcome);
     if (this.readAgain && !this.arbiter.busy && this.phase === 'following') {
       this.readAgain = false;
@@ -362,14 +359,47 @@ export class Secondary implements Core {
 
   /** Eligible by the record alone: it must name this incarnation, and an epoch that is here. */
   private decide(record: VmRecord | null): void {
-    const eligible =
+    if (this.forced) return this.takeAnyway(record);
+    if (!this.eligible(record)) return this.end('released');
+    this.emit(...this.arbiter.propose(soloProposal(this.config, record), record.revision));
+  }
+
+  private eligible(record: VmRecord | null): record is VmRecord {
+    return (
       record?.mode === 'paired' &&
       record.peer === this.config.host &&
       record.peerIncarnation === this.config.incarnation &&
       this.durable !== null &&
-      this.durable.epoch >= record.baseEpoch;
-    if (!eligible || !record) return this.end('released');
-    this.emit(...this.arbiter.propose(soloProposal(this.config, record), record.revision));
+      this.durable.epoch >= record.baseEpoch
+    );
+  }
+
+  // --- A person's word ------------------------------------------------------------------------
+
+  private command({ type: command }: Command): void {
+    const error = command === 'force' ? this.force() : 'this host is the standby: ask the owner';
+    this.emit({ type: 'answer', command, error });
+  }
+
+  /** The reason why not, or `null`: the image here is taken for the newest there is. */
+  private force(): string | null {
+    if (this.phase !== 'taking') return 'the owner is in reach: use mirror takeover without --force';
+    if (!this.arbiter.forgetful) return 'the arbiter decides who owns the VM: nothing to force';
+    if (!this.eligible(this.record)) return 'the image here was never part of a pair';
+    this.arbiter.abandon();
+    this.arbiter.overrideAmnesia();
+    this.forced = true;
+    this.emit(...this.arbiter.read());
+    return null;
+  }
+
+  private takeAnyway(shown: VmRecord | null): void {
+    this.forced = false;
+    if (!this.record) throw new MirrorError('CORE_BUG', 'forced without a record');
+    this.arbiter.overrideAmnesia();
+    const wish = soloProposal(this.config, this.record);
+    const proposal = vouchedProposal(wish, this.arbiter.generationSeen);
+    this.emit(...this.arbiter.propose(proposal, shown?.revision ?? 0));
   }
 
   private promote(record: VmRecord): void {

@@ -29,7 +29,7 @@ import { answerRequest } from './vm-requests.js';
 type CaptureEffect = Extract<Effect, { type: 'capture' }>;
 type CasEffect = Extract<Effect, { type: 'arbiter-cas' }>;
 type NoteEffect = Extract<Effect, { type: 'save-note' }>;
-type ProbeEffect = Extract<Effect, { type: 'probe-peer' }>;
+type ProbeEffect = Extract<Effect, { type: 'probe-image' }>;
 
 const ACK_MS_PER_DETECT_MS = 3;
 const UNACKED_EPOCHS_MAX = 2;
@@ -377,17 +377,18 @@ export class VmProcess {
           .then((reply) => this.driver.dispatch({ type: 'arbiter-reply', request, reply }));
       },
       'save-note': ({ request, note }: NoteEffect) => void this.saveNote(request, note),
-      'probe-peer': (effect: ProbeEffect) => void this.probe(effect),
+      'probe-image': (effect: ProbeEffect) => void this.probe(effect),
     };
   }
 
   /** A peer whose address is not known cannot be asked: then only a person can say. */
   private async probe({ incarnation, host }: ProbeEffect): Promise<void> {
     const { peer, vmUuid } = this.init;
+    const { name, address: own, detectMs } = this.init.host;
+    const address = host === name ? own : peer;
     const probe = { vmUuid, incarnation, host };
-    const { detectMs } = this.init.host;
-    const alive = peer === null ? 'unknown' : await probePeer(peer, probe, detectMs);
-    this.driver.dispatch({ type: 'peer-image', alive });
+    const alive = address === null ? 'unknown' : await probePeer(address, probe, detectMs);
+    this.driver.dispatch({ type: 'image-alive', alive });
   }
 
   /**

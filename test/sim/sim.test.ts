@@ -34,7 +34,7 @@ sim('every planted bug is caught', async () => {
     const { make, dispose } = await plant(bug);
     let caught = false;
     for (let seed = 1; seed <= PLANTED_SEEDS_MAX && !caught; seed += 1)
-      caught = runSeed(seed, make).violations.length > 0;
+      caught = runSeed(seed, { make }).violations.length > 0;
     dispose();
     if (!caught) survivors.push(bug.name);
   }

@@ -1,211 +1,264 @@
 /**
  * A seeded world around the real core: two hosts, an arbiter, and a network that delays, loses,
- * doubles and corrupts; hosts crash, freeze and come back. Time is virtual.
+ * doubles, reorders and corrupts. Time is virtual; every chance comes from the seed.
  */
-import type { ArbiterReply, Core, CoreConfig, Effect, Event } from '../../src/core/events.js';
+import type { ArbiterReply, CoreConfig, Effect, Event } from '../../src/core/events.js';
 import { createPrimary, createSecondary } from '../../src/core/member.js';
 import type { PeerMessage } from '../../src/core/messages.js';
-import type { HostNote, Proposal, VmRecord } from '../../src/core/record.js';
+import { SimArbiter, type ArbiterEffect } from './arbiter.js';
+import { SimHost } from './host.js';
+import { Member, type Payload } from './member.js';
 import { Oracle } from './oracle.js';
 import { Prng } from './prng.js';
+import { Schedule } from './schedule.js';
 
 export const DETECT_MS = 100;
+const ARBITER_DEADLINE_MS = 60;
+const RECOVER_EVERY_MS = 40;
+/** Outputs that a gate holds at most: then the VM stands still. */
+const GATE_MAX = 120;
 
 export interface CoreFactory {
   createPrimary: typeof createPrimary;
   createSecondary: typeof createSecondary;
 }
 
-interface Epoch {
-  readonly state: readonly number[];
-  readonly partCount: number;
+/** How bad the network is, in percent of messages; `reply` of what the arbiter answers. */
+export interface Weather {
+  readonly loss: number;
+  readonly double: number;
+  readonly slow: number;
+  readonly corrupt: number;
+  readonly arbiterSlow: number;
+  readonly replyLost: number;
 }
+
+const FAIR: Weather = { loss: 0, double: 0, slow: 0, corrupt: 0, arbiterSlow: 0, replyLost: 0 };
 
 interface Link {
   readonly id: number;
-  readonly ends: [Member, Member];
-  up: boolean;
+  readonly ends: readonly [Member, Member];
 }
 
-/** One VM process. */
-export class Member {
-  readonly core: Core;
-  readonly host: string;
-  readonly incarnation: string;
-  alive = true;
-  frozenUntilMs = 0;
-  wakeAtMs = 0;
-  /** Outputs made so far: the VM's whole state. */
-  state: number[] = [];
-  running = false;
-  gateOpen = false;
-  releasedCount = 0;
-  readonly cuts = new Map<number, Epoch>();
-  image: readonly number[] = [];
-  staged: { epoch: number; bad: boolean; state: readonly number[] } | null = null;
-  sweep = 0;
-  /** A cold boot, reported as loss of memory, begins a new history. */
-  life = 0;
-
-  constructor(core: Core, host: string, incarnation: string) {
-    this.core = core;
-    this.host = host;
-    this.incarnation = incarnation;
-  }
-}
-
-interface Task {
-  readonly atMs: number;
-  readonly order: number;
-  run(): void;
+export interface WorldOptions {
+  readonly make?: CoreFactory;
+  readonly onPeerLoss?: 'solo' | 'stall';
+  /** Told everything that happens, for replays. */
+  readonly trace?: (line: string) => void;
 }
 
 export class World {
   readonly oracle = new Oracle();
+  readonly schedule = new Schedule();
+  readonly arbiter = new SimArbiter();
+  readonly hosts: ReadonlyMap<string, SimHost>;
   readonly prng: Prng;
-  nowMs = 0;
-  faults = true;
-  takeovers = 0;
-  members: Member[] = [];
-  /** What reaches nothing: `a`, `b` or `arbiter`, one way each, as "from>to". */
+  /** What does not pass, one way each, as "from>to". */
   readonly cut = new Set<string>();
-  private readonly make: CoreFactory;
-  private readonly tasks: Task[] = [];
+  weather: Weather = FAIR;
+  takeovers = 0;
+  /** Compare-and-swaps on their way to the arbiter. */
+  requestsOut = 0;
+  members: Member[] = [];
+  private readonly options: WorldOptions;
   private readonly links = new Map<number, Link>();
-  private readonly notes = new Map<string, HostNote>();
-  private record: VmRecord | null = null;
+  private readonly payloads = new WeakMap<PeerMessage, Payload>();
   private nextId = 1;
-  private readonly hostDownUntilMs = new Map<string, number>();
 
-  constructor(seed: number, make: CoreFactory = { createPrimary, createSecondary }) {
+  constructor(seed: number, options: WorldOptions = {}) {
     this.prng = new Prng(seed);
-    this.make = make;
+    this.options = options;
+    this.hosts = new Map(['a', 'b'].map((name) => [name, new SimHost(name, this.schedule)]));
+    this.schedule.every(4, () => this.pace());
+    this.schedule.every(RECOVER_EVERY_MS, () => this.recover());
   }
 
-  begin(): void {
-    const member = this.spawn('a', 'create');
-    this.dispatch(member, { type: 'tick' });
-    this.every(4, () => this.pace());
+  get stalls(): boolean {
+    return this.options.onPeerLoss === 'stall';
   }
 
-  runUntil(endMs: number, stop: () => boolean = () => false): boolean {
-    while (this.nowMs < endMs) {
-      const task = this.takeNext();
-      if (!task) break;
-      if (task.atMs > endMs) {
-        this.tasks.push(task);
-        break;
-      }
-      this.nowMs = task.atMs;
-      task.run();
-      if (stop()) return true;
+  get nowMs(): number {
+    return this.schedule.nowMs;
+  }
+
+  calm(): void {
+    this.weather = FAIR;
+    this.cut.clear();
+    this.arbiter.up = true;
+    for (const host of this.hosts.values()) {
+      host.setRate(1);
+      host.noteMsMax = 4;
+      host.acksStuck = false;
     }
-    return false;
+    for (const member of this.members) member.frozenUntilMs = 0;
   }
 
-  at(delayMs: number, run: () => void): void {
-    this.tasks.push({ atMs: this.nowMs + delayMs, order: this.nextId++, run });
+  host(name: string): SimHost {
+    const host = this.hosts.get(name);
+    if (!host) throw new Error(`no host ${name}`);
+    return host;
   }
 
-  every(ms: number, run: () => void): void {
-    this.at(ms, () => {
-      run();
-      this.every(ms, run);
-    });
-  }
-
+  /** The living process that owns the VM by the record. */
   owner(): Member | undefined {
-    return this.members.find((m) => m.alive && m.core.status().state === 'protected');
+    const incarnation = this.arbiter.record?.ownerIncarnation;
+    return this.members.find((m) => m.alive && m.incarnation === incarnation && m.isPrimary);
+  }
+
+  // --- Processes ------------------------------------------------------------------------------
+
+  /** A person starts the VM on this host: a new life. */
+  create(host: string): void {
+    this.dispatch(this.spawn(host, 'create', this.nextId++), { type: 'tick' });
   }
 
   crash(member: Member): void {
     if (!member.alive) return;
+    this.options.trace?.(`${this.nowMs.toFixed(1)} ${member.incarnation} died`);
     member.alive = false;
+    this.members = this.members.filter((other) => other.alive);
     for (const link of this.links.values()) if (link.ends.includes(member)) this.drop(link);
-    this.at(40, () => this.hostUp(member.host) && this.recover(member.host));
   }
 
-  crashHost(host: string, downMs: number): void {
-    for (const member of this.members) if (member.host === host) this.crash(member);
-    this.hostDownUntilMs.set(host, this.nowMs + downMs);
-    // The daemon comes back and looks at the record, as an owner whose VM process died.
-    this.at(downMs + 1, () => this.recover(host));
+  crashHost(name: string, downMs: number): void {
+    const host = this.host(name);
+    host.crash(downMs);
+    // A host without power sends no FIN: often the peer hears nothing at all.
+    if (this.prng.chance(50))
+      for (const link of this.links.values()) if (this.touches(link, name)) this.silence(link);
+    for (const member of this.members.filter((m) => m.host === name)) this.crash(member);
   }
 
-  private recover(host: string): void {
-    // A daemon knows its living children: only an owner that is really gone is booted again.
-    const primary = (m: Member): boolean =>
-      m.core.status().role === 'primary' || m.incarnation === this.record?.ownerIncarnation;
-    if (this.members.some((m) => m.alive && m.host === host && primary(m))) return;
-    if (this.record?.owner !== host) return;
-    this.dispatch(this.spawn(host, 'cold-boot'), { type: 'tick' });
+  private touches(link: Link, host: string): boolean {
+    return link.ends.some((end) => end.host === host);
   }
 
-  private takeNext(): Task | undefined {
-    let best = 0;
-    for (let i = 1; i < this.tasks.length; i += 1) {
-      const [one, other] = [this.tasks[i], this.tasks[best]];
-      if (one.atMs < other.atMs || (one.atMs === other.atMs && one.order < other.order)) best = i;
-    }
-    return this.tasks.splice(best, 1)[0];
+  private silence(link: Link): void {
+    this.links.delete(link.id);
   }
 
-  private spawn(host: string, start: 'create' | 'cold-boot' | 'standby'): Member {
+  /** Each daemon looks whether the record gives it a VM that no living process of its own has. */
+  private recover(): void {
+    const { record } = this.arbiter;
+    if (!record || record.mode === 'stopped') return;
+    const { owner, ownerIncarnation } = record;
+    const host = this.host(owner);
+    const reach = host.up && this.arbiter.up && !this.blocked(owner, 'arbiter');
+    if (!reach || this.blocked('arbiter', owner)) return;
+    const served = (m: Member): boolean =>
+      m.host === owner && (m.isPrimary || m.incarnation === ownerIncarnation);
+    if (this.members.some(served)) return;
+    this.dispatch(this.spawn(owner, 'cold-boot', 0), { type: 'tick' });
+  }
+
+  private spawn(host: string, start: 'create' | 'cold-boot' | 'standby', life: number): Member {
     const incarnation = `${host}${this.nextId++}`;
     const config: CoreConfig = {
       ...{ vm: 'vm', vmUuid: 'u', host, address: host, incarnation, detectMs: DETECT_MS },
       ...{ ackMsMax: 3 * DETECT_MS, redialMs: 50, arbiterRetryMs: 25, unackedEpochsMax: 2 },
-      onPeerLoss: 'solo',
+      onPeerLoss: this.options.onPeerLoss ?? 'solo',
     };
-    const note = this.notes.get(host) ?? null;
+    const note = this.host(host).note();
     const peer = host === 'a' ? 'b' : 'a';
+    const { make = { createPrimary, createSecondary } } = this.options;
     const core =
       start === 'standby'
-        ? this.make.createSecondary(config, note)
-        : this.make.createPrimary(config, note, { start, peer });
-    const member = new Member(core, host, incarnation);
+        ? make.createSecondary(config, note)
+        : make.createPrimary(config, note, { start, peer });
+    const member = new Member(core, host, incarnation, life);
     this.members.push(member);
-    this.members = this.members.filter((m) => m.alive);
     return member;
   }
 
+  /** Every few milliseconds the VM makes an output and the pacer asks for an epoch. */
   private pace(): void {
     for (const member of this.members) {
-      if (!member.alive || this.nowMs < member.frozenUntilMs) continue;
-      if (member.running) this.output(member);
-      if (member.core.status().role === 'primary') this.dispatch(member, { type: 'epoch-due' });
+      if (!member.isPrimary || this.nowMs < member.frozenUntilMs) continue;
+      if (member.running && !member.gateFull) this.output(member);
+      this.dispatch(member, { type: 'epoch-due' });
     }
   }
 
   private output(member: Member): void {
-    member.state.push(this.prng.next());
-    if (member.gateOpen) this.release(member, member.state.length);
+    member.state = member.state.with(this.prng.next());
+    if (member.gateOpen) return this.release(member, member.state.length, false);
+    if (member.state.length - member.releasedCount < GATE_MAX) return;
+    member.gateFull = true;
+    this.dispatch(member, { type: 'gate-full' });
   }
 
-  private release(member: Member, count: number): void {
-    for (; member.releasedCount < count; member.releasedCount += 1)
-      this.oracle.released(member.life, member.releasedCount, member.state[member.releasedCount]);
+  private release(member: Member, count: number, acked: boolean): void {
+    for (; member.releasedCount < count; member.releasedCount += 1) {
+      const value = member.state.at(member.releasedCount);
+      if (value === undefined) throw new Error('released more than was made');
+      this.oracle.released(member.life, member.releasedCount, value, acked);
+    }
+    if (!member.gateFull) return;
+    member.gateFull = false;
+    this.dispatch(member, { type: 'gate-drained' });
   }
 
+  /** A frozen process gets its events when it thaws, in order. */
   dispatch(member: Member, event: Event): void {
     if (!member.alive) return;
-    if (this.nowMs < member.frozenUntilMs)
-      return this.at(member.frozenUntilMs - this.nowMs + 1, () => this.dispatch(member, event));
-    for (const effect of member.core.step(event, this.nowMs)) this.perform(member, effect, event);
+    const frozenMs = member.frozenUntilMs - this.nowMs;
+    if (frozenMs > 0) return this.schedule.at(frozenMs, () => this.dispatch(member, event));
+    this.told(member, '<-', event);
+    const effects = member.core.step(event, this.host(member.host).localMs);
+    for (const effect of effects) this.perform(member, effect, event);
+  }
+
+  private told(member: Member, way: string, what: Event | Effect): void {
+    const { trace } = this.options;
+    if (!trace || what.type === 'tick' || what.type === 'wake-at') return;
+    const beat = 'message' in what && what.message.type === 'heartbeat';
+    if (beat || what.type === 'epoch-due' || what.type === 'forget') return;
+    trace(`${this.nowMs.toFixed(1)} ${member.incarnation} ${way} ${JSON.stringify(what)}`);
   }
 
   private later(member: Member, delayMs: number, event: Event): void {
-    this.at(delayMs, () => this.dispatch(member, event));
+    this.schedule.at(delayMs, () => this.dispatch(member, event));
   }
 
+  // --- Effects --------------------------------------------------------------------------------
+
   private perform(member: Member, effect: Effect, cause: Event): void {
+    this.told(member, '->', effect);
     switch (effect.type) {
       case 'wake-at':
         return this.wake(member, effect.atMs);
+      case 'send':
+        return this.send(member, effect.session, effect.message);
+      case 'dial':
+        return this.dial(member, effect.peer);
+      case 'hang-up':
+        return this.hangUp(effect.session);
+      case 'resend':
+        return this.sendEpoch(member, effect.session, effect.epoch);
+      case 'arbiter-read':
+      case 'arbiter-cas':
+        return this.askArbiter(member, effect);
+      case 'save-note':
+        return this.saveNote(member, effect);
+      case 'probe-image':
+        return this.probe(member, effect);
+      case 'answer':
+      case 'forget':
+      case 'warn':
+        return;
+      case 'exit':
+        if (effect.state === 'stopped') this.oracle.ended(member.life);
+        return this.crash(member);
+      default:
+        return this.performMachine(member, effect, cause);
+    }
+  }
+
+  private performMachine(member: Member, effect: Effect, cause: Event): void {
+    switch (effect.type) {
       case 'boot':
-        if (effect.memoryLost) member.life = this.nextId++;
-        member.state = [];
-        member.releasedCount = 0;
+        member.boot(effect.memoryLost ? this.nextId++ : member.life);
+        this.oracle.begins(member.life);
         return this.later(member, 5, { type: 'machine-ready' });
       case 'run':
         member.running = true;
@@ -219,129 +272,102 @@ export class World {
         return;
       case 'gate-open':
         member.gateOpen = true;
-        return this.release(member, member.state.length);
+        return this.release(member, member.state.length, false);
       case 'gate-release':
-        return this.release(member, member.cuts.get(effect.epoch)?.state.length ?? 0);
+        return this.releaseEpoch(member, effect.epoch);
       case 'capture':
         return this.capture(member, effect);
-      case 'resend':
-        return this.sendEpoch(member, effect.session, effect.epoch, member.core.status());
-      case 'dial':
-        return this.dial(member, effect.peer);
-      case 'hang-up':
-        return this.hangUp(effect.session);
-      case 'send':
-        return this.send(member, effect.session, effect.message);
-      case 'arbiter-read':
-      case 'arbiter-cas':
-        return this.askArbiter(member, effect);
-      case 'save-note':
-        this.later(member, 1 + this.prng.below(5), { type: 'note-saved', request: effect.request });
-        this.at(0, () => this.notes.set(member.host, effect.note));
-        return;
-      case 'exit':
-        return this.crash(member);
       case 'promote':
         this.takeovers += 1;
-        member.state = [...member.image];
-        member.releasedCount = 0;
+        member.promote();
         return this.later(member, 2, { type: 'machine-ready' });
-      case 'probe-peer': {
-        const reach = !this.cut.has(`${member.host}>${effect.host}`) && this.hostUp(effect.host);
-        const alive = this.members.some((m) => m.alive && m.incarnation === effect.incarnation);
-        const answer = reach ? alive : 'unknown';
-        return this.later(member, 3, { type: 'peer-image', alive: answer });
-      }
       default:
         return this.performStandby(member, effect, cause);
     }
   }
 
+  private performStandby(member: Member, effect: Effect, cause: Event): void {
+    if (effect.type === 'stage' && cause.type === 'message') {
+      const payload = this.payloads.get(cause.message);
+      if (effect.part === 0) member.staged = [];
+      if (payload) member.staged.push(payload);
+    } else if (effect.type === 'verify') {
+      const ok = member.stagedIsGood(effect.epoch);
+      this.later(member, this.prng.below(2), { type: 'verified', epoch: effect.epoch, ok });
+    } else if (effect.type === 'commit') member.commit(effect.epoch);
+    else if (effect.type === 'drop-staged') member.staged = [];
+    else if (effect.type === 'output-released') member.outputReleased(effect.epoch);
+  }
+
   /** Only the newest wish to be woken counts. */
   private wake(member: Member, atMs: number): void {
     member.wakeAtMs = atMs;
-    this.at(Math.max(1, atMs - this.nowMs), () => {
+    this.schedule.at(this.host(member.host).waitMs(atMs), () => {
       if (member.wakeAtMs === atMs) this.dispatch(member, { type: 'tick' });
     });
   }
 
-  private performStandby(member: Member, effect: Effect, cause: Event): void {
-    if (effect.type === 'stage' && cause.type === 'message') {
-      const payload = this.payloads.get(cause.message);
-      if (effect.part === 0)
-        member.staged = { epoch: effect.epoch, bad: false, state: payload?.state ?? [] };
-      if (member.staged && payload?.bad) {
-        const state = member.staged.state.map((value) => value + 1);
-        member.staged = { ...member.staged, bad: true, state };
-      }
-    } else if (effect.type === 'verify') {
-      const ok = member.staged?.epoch === effect.epoch && !member.staged.bad;
-      this.later(member, this.prng.below(2), { type: 'verified', epoch: effect.epoch, ok });
-    } else if (effect.type === 'commit') member.image = member.staged?.state ?? [];
-    else if (effect.type === 'drop-staged') member.staged = null;
+  private saveNote(member: Member, effect: Extract<Effect, { type: 'save-note' }>): void {
+    const host = this.host(member.host);
+    const tookMs = this.prng.below(host.noteMsMax);
+    const { request, note } = effect;
+    const saved = (): void => this.dispatch(member, { type: 'note-saved', request });
+    host.save(member.incarnation, note, tookMs, saved);
   }
 
-  /** Payloads travel beside their messages. */
-  private readonly payloads = new WeakMap<
-    PeerMessage,
-    { state: readonly number[]; bad: boolean }
-  >();
+  private releaseEpoch(member: Member, epoch: number): void {
+    member.releasedThrough = epoch;
+    const cut = member.cuts.get(epoch);
+    if (cut) this.release(member, cut.state.length, true);
+  }
 
   private capture(member: Member, effect: Extract<Effect, { type: 'capture' }>): void {
     const { epoch, generation, session, base, final, hold } = effect;
-    if (base) member.sweep = 0;
-    this.at(1, () => {
+    const done = (): void => {
       if (!member.alive) return;
-      member.sweep = final ? 3 : Math.min(2, member.sweep + 1);
-      const complete = final || member.sweep >= 3;
-      member.cuts.set(epoch, { state: [...member.state], partCount: 1 + this.prng.below(3) });
+      const frozenMs = member.frozenUntilMs - this.nowMs;
+      if (frozenMs > 0) return this.schedule.at(frozenMs, done);
+      const cut = member.cut(epoch, generation, base, final, 1 + this.prng.below(3));
       if (hold) member.running = false;
-      this.heads.set(`${member.incarnation}/${epoch}`, { generation, base, complete });
-      const ready = member.sweep >= 2;
-      this.dispatch(member, { type: 'captured', epoch, complete, ready });
+      const ready = member.swept >= 2;
+      this.dispatch(member, { type: 'captured', epoch, complete: cut.complete, ready });
       this.sendEpoch(member, session, epoch);
-    });
+    };
+    this.schedule.at(1, done);
   }
 
-  private readonly heads = new Map<
-    string,
-    { generation: number; base: boolean; complete: boolean }
-  >();
+  // --- The network ----------------------------------------------------------------------------
 
-  private sendEpoch(member: Member, session: number, epoch: number, _status?: unknown): void {
+  private sendEpoch(member: Member, session: number, epoch: number): void {
     const cut = member.cuts.get(epoch);
-    const head = this.heads.get(`${member.incarnation}/${epoch}`);
-    if (!cut || !head) return;
-    for (let part = 0; part < cut.partCount; part += 1) {
-      const { partCount } = cut;
-      const releasedThrough = 0;
-      const message = { type: 'epoch-part', ...head, epoch, part, partCount, releasedThrough };
-      this.send(member, session, message as PeerMessage, cut.state);
+    if (!cut) return;
+    const { generation, base, complete, partCount } = cut;
+    const { releasedThrough } = member;
+    for (let part = 0; part < partCount; part += 1) {
+      const head = { generation, base, complete, epoch, part, partCount, releasedThrough };
+      this.send(member, session, { type: 'epoch-part', ...head }, { cut, part, bad: false });
     }
   }
 
-  private hostUp(host: string): boolean {
-    return this.nowMs >= (this.hostDownUntilMs.get(host) ?? 0);
+  private blocked(from: string, to: string): boolean {
+    return this.cut.has(`${from}>${to}`);
   }
 
   private dial(from: Member, to: string): void {
-    this.at(2 + this.prng.below(5), () => {
+    this.schedule.at(2 + this.prng.below(5), () => {
       if (!from.alive) return;
-      const blocked = this.cut.has(`${from.host}>${to}`) || this.cut.has(`${to}>${from.host}`);
-      if (blocked || !this.hostUp(to)) return this.dispatch(from, { type: 'dial-failed' });
-      const standby = this.spawn(to, 'standby');
-      standby.life = from.life;
-      const id = this.nextId++;
-      this.links.set(id, { id, ends: [from, standby], up: true });
-      this.dispatch(standby, { type: 'session-up', session: id });
-      this.dispatch(from, { type: 'session-up', session: id });
+      const blocked = this.blocked(from.host, to) || this.blocked(to, from.host);
+      if (blocked || !this.host(to).up) return this.dispatch(from, { type: 'dial-failed' });
+      const standby = this.spawn(to, 'standby', from.life);
+      const session = this.nextId++;
+      this.links.set(session, { id: session, ends: [from, standby] });
+      this.dispatch(standby, { type: 'session-up', session });
+      this.dispatch(from, { type: 'session-up', session });
     });
   }
 
   private drop(link: Link): void {
-    if (!link.up) return;
-    link.up = false;
-    this.links.delete(link.id);
+    if (!this.links.delete(link.id)) return;
     for (const end of link.ends)
       this.later(end, 1 + this.prng.below(10), { type: 'session-down', session: link.id });
   }
@@ -351,58 +377,63 @@ export class World {
     if (link) this.drop(link);
   }
 
-  private send(
-    from: Member,
-    session: number,
-    message: PeerMessage,
-    state: readonly number[] = [],
-  ): void {
+  private send(from: Member, session: number, message: PeerMessage, payload?: Payload): void {
     const link = this.links.get(session);
     if (!link) return;
+    const { weather, prng } = this;
     const to = link.ends[0] === from ? link.ends[1] : link.ends[0];
-    const lost = this.faults && this.prng.chance(1);
-    const copies = this.faults && this.prng.chance(1) ? 2 : 1;
-    if (lost) return;
+    if (message.type === 'ack' && this.host(from.host).acksStuck) return;
+    if (prng.chance(weather.loss)) return;
+    const copies = prng.chance(weather.double) ? 2 : 1;
     for (let copy = 0; copy < copies; copy += 1) {
       const sent = { ...message };
-      this.payloads.set(sent, { state, bad: this.faults && this.prng.chance(0.5) });
-      const slow = this.faults && this.prng.chance(2) ? this.prng.below(60) : 0;
-      this.at(1 + slow, () => {
-        if (this.cut.has(`${from.host}>${to.host}`)) return;
+      if (payload) this.payloads.set(sent, { ...payload, bad: prng.chance(weather.corrupt) });
+      const slowMs = prng.chance(weather.slow) ? prng.below(60) : 0;
+      this.schedule.at(1 + slowMs, () => {
+        if (this.blocked(from.host, to.host)) return;
         this.dispatch(to, { type: 'message', session, message: sent });
       });
     }
   }
 
-  private askArbiter(
-    member: Member,
-    effect: Extract<Effect, { type: 'arbiter-read' | 'arbiter-cas' }>,
-  ): void {
+  private probe(member: Member, effect: Extract<Effect, { type: 'probe-image' }>): void {
+    const own = effect.host === member.host;
+    const host = (member.host === 'a') === own ? 'a' : 'b';
+    const cut = this.blocked(member.host, host) || this.blocked(host, member.host);
+    const reach = own || (!cut && this.host(host).up);
+    // No name: any process there that holds an image or believes to own the VM.
+    const meant = (m: Member): boolean =>
+      effect.incarnation === ''
+        ? m.host === host && m.core.status().generation > 0
+        : m.incarnation === effect.incarnation;
+    const alive = this.members.some(meant);
+    this.later(member, 3, { type: 'image-alive', alive: reach ? alive : 'unknown' });
+  }
+
+  /** Requests are delayed, doubled or lost on the way, and so are the answers. */
+  private askArbiter(member: Member, effect: ArbiterEffect): void {
+    const { prng, weather } = this;
     const { request } = effect;
-    const there = 1 + (this.faults && this.prng.chance(15) ? this.prng.below(120) : 1);
-    const lostBack = this.faults && this.prng.chance(10);
+    const { era } = this.arbiter;
     let answered = false;
     const answer = (reply: ArbiterReply): void => {
       if (answered) return;
       answered = true;
       this.dispatch(member, { type: 'arbiter-reply', request, reply });
     };
-    this.at(60, () => answer({ outcome: 'unknown' }));
-    this.at(there, () => {
-      if (this.cut.has(`${member.host}>arbiter`)) return;
-      const reply = effect.type === 'arbiter-read' ? this.read() : this.swap(effect);
-      if (!lostBack && !this.cut.has(`arbiter>${member.host}`)) this.at(1, () => answer(reply));
-    });
-  }
-
-  private read(): ArbiterReply {
-    return { outcome: 'ok', record: this.record };
-  }
-
-  private swap(effect: { expectRevision: number; proposal: Proposal }): ArbiterReply {
-    const revision = this.record?.revision ?? 0;
-    if (revision !== effect.expectRevision) return { outcome: 'conflict', record: this.record };
-    this.record = { ...effect.proposal, revision: revision + 1 };
-    return { outcome: 'ok', record: this.record };
+    this.schedule.at(ARBITER_DEADLINE_MS, () => answer({ outcome: 'unknown' }));
+    const copies = prng.chance(weather.double) ? 2 : 1;
+    for (let copy = 0; copy < copies; copy += 1) {
+      const thereMs = prng.chance(weather.arbiterSlow) ? 1 + prng.below(200) : 2;
+      const lost = prng.chance(weather.replyLost);
+      this.requestsOut += 1;
+      this.schedule.at(thereMs, () => {
+        this.requestsOut -= 1;
+        if (!this.arbiter.up || this.blocked(member.host, 'arbiter')) return;
+        const reply = this.arbiter.carryOut(effect, era);
+        if (!lost && !this.blocked('arbiter', member.host))
+          this.schedule.at(1, () => answer(reply));
+      });
+    }
   }
 }

@@ -1,0 +1,43 @@
+/** The arbiter of a simulated world: one record, compare-and-swap, and the ways it can fail. */
+import type { ArbiterReply, Effect } from '../../src/core/events.js';
+import type { VmRecord } from '../../src/core/record.js';
+
+export type ArbiterEffect = Extract<Effect, { type: 'arbiter-read' | 'arbiter-cas' }>;
+
+export class SimArbiter {
+  record: VmRecord | null = null;
+  up = true;
+  /** Raised with each new VM uuid: requests for an older one find nothing. */
+  era = 0;
+  /** The highest generation that ever stood here. */
+  newestGeneration = 0;
+  private past: (VmRecord | null)[] = [];
+
+  carryOut(effect: ArbiterEffect, era: number): ArbiterReply {
+    if (era !== this.era) return { outcome: 'conflict', record: null };
+    if (effect.type === 'arbiter-read') return { outcome: 'ok', record: this.record };
+    const revision = this.record?.revision ?? 0;
+    if (revision !== effect.expectRevision) return { outcome: 'conflict', record: this.record };
+    this.past.push(this.record);
+    this.record = { ...effect.proposal, revision: revision + 1 };
+    this.newestGeneration = Math.max(this.newestGeneration, this.record.generation);
+    return { outcome: 'ok', record: this.record };
+  }
+
+  wipe(): void {
+    this.record = null;
+  }
+
+  renew(): void {
+    this.era += 1;
+    this.record = null;
+    this.past = [];
+    this.newestGeneration = 0;
+  }
+
+  /** Back to an earlier record, as from a backup. */
+  restore(steps: number): void {
+    const record = this.past[this.past.length - 1 - steps];
+    if (record !== undefined) this.record = record;
+  }
+}
