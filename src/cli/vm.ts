@@ -122,12 +122,25 @@ export const unprotect = commandOf(
   'runs unprotected',
 );
 
-export const takeover = commandOf(
+const planned = commandOf(
   'takeover',
   'planned switch-over to the standby',
   'handover',
   'runs on the other host now',
+  {
+    force: {
+      type: 'boolean',
+      about: 'given to the standby: the arbiter forgot the VM and its owner is gone for good',
+    },
+  },
 );
+
+const forced = commandOf('takeover', '', 'force', 'is being taken over by this host');
+
+export const takeover: Command = {
+  ...planned,
+  run: (input) => (input.options['force'] === true ? forced : planned).run(input),
+};
 
 export const reseed = commandOf(
   'reseed',

@@ -609,7 +609,8 @@ export class Primary implements Core {
     this.sync = null;
     this.flight.abandon();
     if (this.phase === 'paired' || this.phase === 'solo') this.become('leaving');
-    if (this.phase !== 'leaving' && this.phase !== 'stopping' && !cold) return refuse(`not while the VM is ${this.state()}`);
+    if (this.phase !== 'leaving' && this.phase !== 'stopping' && !cold)
+      return refuse(`not while the VM is ${this.state()}`);
     this.reseeding = true;
     this.arbiter.abandon();
     this.arbiter.overrideAmnesia();

@@ -383,7 +383,8 @@ export class Secondary implements Core {
 
   /** The reason why not, or `null`: the image here is taken for the newest there is. */
   private force(): string | null {
-    if (this.phase !== 'taking') return 'the owner is in reach: use mirror takeover without --force';
+    if (this.phase !== 'taking')
+      return 'the owner is in reach: use mirror takeover without --force';
     if (!this.arbiter.forgetful) return 'the arbiter decides who owns the VM: nothing to force';
     if (!this.eligible(this.record)) return 'the image here was never part of a pair';
     this.arbiter.abandon();

@@ -6,10 +6,12 @@ import { randomUUID } from 'node:crypto';
 import { access, constants } from 'node:fs/promises';
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import type { DirLock } from '../pool/dir-lock.js';
+import { WitnessClient } from '../pool/witness-client.js';
 import { parseAddress } from '../wire/address.js';
 import { readPreamble } from '../wire/preamble.js';
 import { requireSecure, type HostConfig } from './host-config.js';
 import { HostError } from './host-error.js';
+import { OrphanWatch } from './orphan-watch.js';
 import { answerProbe } from './peer-control.js';
 import { claimStateDir } from './state-dir.js';
 import { VmChild } from './vm-child.js';
@@ -19,6 +21,7 @@ import type { HostIdentity, InitMessage } from './vm-protocol.js';
 import { VmRegistry, type KnownVm } from './vm-registry.js';
 import { ConfigError } from './yaml-file.js';
 
+const ORPHAN_LOOK_MS_MIN = 1_000;
 const PREAMBLE_MS_MAX = 5_000;
 const CONNECTIONS_MAX = 1_024;
 /** Standby processes whose owner is not proven yet: all together, and of one VM. */
@@ -49,12 +52,15 @@ export class Daemon {
   private lock: DirLock | null = null;
   private address: string;
   private closing = false;
+  private orphans: OrphanWatch | null = null;
+  private readonly arbiter: WitnessClient;
 
   constructor(config: HostConfig, options: DaemonOptions = {}) {
     this.config = config;
     this.options = options;
     this.address = config.listen;
     this.registry = new VmRegistry(config.stateDir);
+    this.arbiter = new WitnessClient(config.arbiter, { deadlineMs: config.detectMs });
     this.server = createServer({ pauseOnConnect: false }, (socket) => void this.accept(socket));
     this.server.maxConnections = CONNECTIONS_MAX;
   }
@@ -86,14 +92,17 @@ export class Daemon {
     if (port === 0) this.address = this.config.listen.replace(/0$/, String(bound.port));
     const known = this.registry.load((error) => this.options.onFault?.(error.message));
     for (const vm of known) if (vm.owner) this.recover(vm);
+    this.orphans = this.watchOrphans();
     return this.address;
   }
 
   /** Ends the VM processes too: a protected VM goes on at its standby. */
   async close(): Promise<void> {
     this.closing = true;
+    this.orphans?.stop();
+    this.arbiter.close();
     this.server.close();
-    const living = [...this.families.values()].flatMap((family) => family.living());
+    const living = this.living();
     for (const child of living) child.kill();
     await Promise.all(living.map((child) => child.exited));
     await this.registry.settled();
@@ -145,6 +154,24 @@ export class Daemon {
     requireSecure(peer, this.config.insecure);
     if (peer === this.address)
       throw new HostError('REFUSED', `${peer} is this host: a VM is mirrored to another one`);
+  }
+
+  private watchOrphans(): OrphanWatch {
+    return new OrphanWatch({
+      host: this.config.name,
+      everyMs: Math.max(ORPHAN_LOOK_MS_MIN, 2 * this.config.detectMs),
+      known: () => this.registry.load(() => {}).filter(({ name }) => !this.starting.has(name)),
+      living: (vmUuid) => this.living().filter((child) => child.init.vmUuid === vmUuid),
+      read: (vmUuid) => this.arbiter.read(vmUuid),
+      adopt: (vm) => {
+        this.options.onFault?.(`${vm.name} is owned by this host and no process has it: booting`);
+        if (!this.closing) this.recover(vm);
+      },
+    });
+  }
+
+  private living(): VmChild[] {
+    return [...this.families.values()].flatMap((family) => family.living());
   }
 
   /** This host owned the VM when its daemon ended: the record decides what becomes of it. */
@@ -204,8 +231,7 @@ export class Daemon {
     try {
       const preamble = await readPreamble(socket, PREAMBLE_MS_MAX);
       const { kind, vmUuid, vmName, rest } = preamble;
-      if (kind === 'control')
-        answerProbe(socket, this.config.name, this.isAlive(vmUuid, vmName));
+      if (kind === 'control') answerProbe(socket, this.config.name, this.isAlive(vmUuid, vmName));
       else this.standbyFor(vmName, vmUuid).handOver(socket, rest);
     } catch (error) {
       const { remoteAddress, remotePort } = socket;
@@ -217,9 +243,7 @@ export class Daemon {
   }
 
   private isAlive(vmUuid: string, incarnation: string): boolean | 'unknown' {
-    const living = [...this.families.values()]
-      .flatMap((family) => family.living())
-      .filter((child) => child.init.vmUuid === vmUuid);
+    const living = this.living().filter((child) => child.init.vmUuid === vmUuid);
     const meant = (child: VmChild): boolean =>
       incarnation === '' ? child.counts : child.incarnation === incarnation;
     if (living.some(meant)) return true;
@@ -240,9 +264,9 @@ export class Daemon {
     const other = known?.owner === true && known.vmUuid !== vmUuid;
     if (other || living.some((child) => child.init.vmUuid !== vmUuid))
       throw new HostError('NAME_TAKEN', `another VM named ${vmName} is on this host`);
-    const unproven = [...this.families.values()]
-      .flatMap((one) => one.living())
-      .filter((child) => child.init.role === 'secondary' && !child.counts);
+    const unproven = this.living().filter(
+      (child) => child.init.role === 'secondary' && !child.counts,
+    );
     const ofThis = unproven.filter((child) => child.init.vmName === vmName);
     if (unproven.length >= UNPROVEN_MAX || ofThis.length >= UNPROVEN_OF_ONE_MAX)
       throw new HostError('BUSY', 'too many standbys are being made');

@@ -46,6 +46,13 @@ export interface TakeoverFigures {
   readonly partial: { epoch: number; parts: number; partCount: number } | null;
 }
 
+interface VmTools {
+  readonly codec: FrameCodec;
+  readonly files: FileStore;
+  readonly source: MachineSource;
+  readonly notes: NoteStore;
+}
+
 export class VmProcess {
   readonly incarnation: string;
   readonly init: InitMessage;
@@ -76,23 +83,22 @@ export class VmProcess {
     const files = new FileStore(init.host.stateDir);
     const source = new MachineSource(files, init.auditEvery);
     if (init.vm) await source.fromConfig(init.vm);
-    const notes = new NoteStore(init.host.stateDir, init.vmUuid);
-    return new VmProcess(init, codec, files, source, notes, await notes.load());
+    const incarnation = randomUUID();
+    const notes = new NoteStore(init.host.stateDir, init.vmUuid, incarnation);
+    return new VmProcess(init, incarnation, { codec, files, source, notes }, await notes.load());
   }
 
   private constructor(
     init: InitMessage,
-    codec: FrameCodec,
-    files: FileStore,
-    source: MachineSource,
-    notes: NoteStore,
+    incarnation: string,
+    { codec, files, source, notes }: VmTools,
     note: HostNote | null,
   ) {
     this.init = init;
     this.codec = codec;
     this.files = files;
     this.source = source;
-    this.incarnation = randomUUID();
+    this.incarnation = incarnation;
     this.arbiter = new WitnessClient(init.host.arbiter, { deadlineMs: init.host.detectMs });
     this.notes = notes;
     this.peerAddress = init.peer;

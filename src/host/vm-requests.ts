@@ -7,7 +7,7 @@ import { vmStatus } from './vm-status.js';
 
 type Params = Record<string, unknown>;
 
-const COMMANDS = ['protect', 'unprotect', 'stop', 'handover', 'reseed'] as const;
+const COMMANDS = ['protect', 'unprotect', 'stop', 'handover', 'reseed', 'force'] as const;
 
 export async function answerRequest(
   vm: VmProcess,

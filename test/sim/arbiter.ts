@@ -13,6 +13,11 @@ export class SimArbiter {
   newestGeneration = 0;
   private past: (VmRecord | null)[] = [];
 
+  /** What stood here before the last change. */
+  get before(): VmRecord | null {
+    return this.past.at(-1) ?? null;
+  }
+
   carryOut(effect: ArbiterEffect, era: number): ArbiterReply {
     if (era !== this.era) return { outcome: 'conflict', record: null };
     if (effect.type === 'arbiter-read') return { outcome: 'ok', record: this.record };

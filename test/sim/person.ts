@@ -7,7 +7,6 @@ import type { World } from './world.js';
 
 export class Person {
   private readonly world: World;
-  private vouched = '';
 
   constructor(world: World) {
     this.world = world;
@@ -20,7 +19,7 @@ export class Person {
     const holder = this.newestImage();
     const forgotten = this.arbiterForgot();
     // A process that refuses to be vouched for has its reasons, and says them.
-    const refused = holder?.incarnation === this.vouched;
+    const refused = holder && world.vouched.has(holder.incarnation);
     if (forgotten && holder && !refused) return this.vouch(holder);
     if (forgotten) return this.startAfresh();
     if (record?.mode === 'stopped' && world.members.length === 0) return world.create('a');
@@ -62,7 +61,7 @@ export class Person {
   }
 
   private vouch(holder: Member): void {
-    this.vouched = holder.incarnation;
+    this.world.vouched.add(holder.incarnation);
     const type = holder.isPrimary ? 'reseed' : 'force';
     this.world.dispatch(holder, { type: 'command', command: { type } });
   }

@@ -1,64 +1,301 @@
 /**
- * Bugs planted into a copy of the compiled core, each a mutation of one place. The simulator must
- * catch every one of them: a simulator that finds nothing proves nothing.
+ * Bugs planted into a copy of the compiled core. The simulator must catch every one of them: a
+ * simulator that finds nothing proves nothing. Each has a seed and a bias of faults that expose it;
+ * a bug that a second defence would mask is planted with that defence removed too.
  */
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import type { Bias } from './faults.js';
 import type { CoreFactory } from './world.js';
 
 const CORE = fileURLToPath(new URL('../../src/core/', import.meta.url));
 
+/** File, what stands there, and what is put in its place. */
+type Patch = readonly [file: string, find: string, replace: string];
+
 export interface PlantedBug {
   readonly name: string;
-  readonly file: string;
-  readonly find: string;
-  readonly replace: string;
+  readonly seed: number;
+  readonly bias: Bias;
+  readonly patches: readonly Patch[];
 }
+
+const NO_VERIFYING: Patch = ['secondary.js', 'if (!ok || this.phase', 'if (this.phase'];
+const NO_ELIGIBILITY: Patch = [
+  'secondary.js',
+  'record.peerIncarnation === this.config.incarnation &&\n',
+  '',
+];
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'output is released when captured, before any ack',
-    file: 'primary.js',
-    find: 'this.flight.captured(event.epoch, this.nowMs);',
-    replace:
-      "this.flight.captured(event.epoch, this.nowMs); if (this.phase === 'paired') " +
-      "this.emit({ type: 'gate-release', epoch: event.epoch });",
+    seed: 8,
+    bias: {},
+    patches: [
+      [
+        'primary.js',
+        'this.flight.captured(event.epoch, this.nowMs);',
+        "this.flight.captured(event.epoch, this.nowMs); if (this.phase === 'paired') " +
+          "this.emit({ type: 'gate-release', epoch: event.epoch });",
+      ],
+    ],
   },
   {
-    name: 'the gate opens when the peer is lost, before the CAS for solo is won',
-    file: 'primary.js',
-    find: "this.become('leaving');\n        if (this.config.onPeerLoss",
-    replace:
-      "this.become('leaving'); this.emit({ type: 'gate-open' });\n" +
-      '        if (this.config.onPeerLoss',
+    name: 'an ack before the epoch is durable',
+    seed: 6,
+    bias: {},
+    patches: [
+      [
+        'secondary.js',
+        'staging.verifying = true;',
+        'staging.verifying = true; this.ack(part.generation, part.epoch);',
+      ],
+      ['secondary.js', '!this.durable || epoch > this.durable.epoch', 'false'],
+    ],
+  },
+  {
+    name: 'an epoch whose hash does not match is applied',
+    seed: 64,
+    bias: { corrupt: 4 },
+    patches: [NO_VERIFYING],
+  },
+  {
+    name: 'an incomplete epoch is applied',
+    seed: 2,
+    bias: {},
+    patches: [
+      NO_VERIFYING,
+      ['secondary.js', 'if (staging.nextPart < staging.partCount)', 'if (false)'],
+    ],
+  },
+  {
+    name: 'what is durable goes back to an older epoch',
+    seed: 8,
+    bias: { double: 4, slow: 4 },
+    patches: [
+      NO_VERIFYING,
+      ['secondary.js', 'if (this.alreadyDurable(part))', 'if (false)'],
+      ['secondary.js', 'part.epoch === this.durable.epoch + 1', 'true'],
+      ['secondary.js', 'if (this.durable && epoch !== this.durable.epoch + 1)', 'if (false)'],
+    ],
+  },
+  {
+    name: 'an ack after the promotion',
+    seed: 33,
+    bias: { freeze: 3 },
+    patches: [
+      [
+        'primary.js',
+        'if (this.watch?.session !== session)\n            return;',
+        "if (message.type === 'epoch-part') { this.emit({ type: 'send', session, message: " +
+          "{ type: 'ack', generation: message.generation, epoch: message.epoch, " +
+          'incarnation: this.config.incarnation } }); }\n' +
+          'if (this.watch?.session !== session) return;',
+      ],
+      [
+        'secondary.js',
+        "this.become('promoting');\n        if (this.watch)\n" +
+          "            this.emit({ type: 'hang-up', session: this.watch.session });",
+        "this.become('promoting');",
+      ],
+    ],
   },
   {
     name: 'a takeover without the CAS',
-    file: 'secondary.js',
-    find: 'this.emit(...this.arbiter.propose(soloProposal(this.config, record), record.revision));',
-    replace: 'this.promote({ ...record, owner: this.config.host });',
+    seed: 7,
+    bias: {},
+    patches: [
+      [
+        'secondary.js',
+        'this.emit(...this.arbiter.propose(soloProposal(this.config, record), record.revision));',
+        'this.promote({ ...record, owner: this.config.host });',
+      ],
+    ],
   },
   {
-    name: 'an ack before the epoch is verified',
-    file: 'secondary.js',
-    find: 'if (!ok || this.phase',
-    replace: 'if (this.phase',
+    name: 'the gate opens when the peer is lost, before the CAS for solo is won',
+    seed: 8,
+    bias: {},
+    patches: [
+      [
+        'primary.js',
+        "this.become('leaving');\n        if (this.stalls",
+        "this.become('leaving'); this.emit({ type: 'gate-open' });\n        if (this.stalls",
+      ],
+    ],
   },
   {
-    name: 'the pair rests on a capture made before the gate closed',
-    file: 'primary.js',
-    find: "this.emit({ type: 'gate-close' });\n            this.capture(true, false);",
-    replace: 'this.capture(true, false);',
+    name: 'a CAS without an answer is taken for won',
+    seed: 7,
+    bias: {},
+    patches: [
+      [
+        'arbiter-client.js',
+        'this.waitToRetry(nowMs);\n        return { effects: [], outcome: { type: ' +
+          "'unreachable' } };",
+        "if (this.operation.kind === 'cas') { const { proposal, expectRevision } = " +
+          'this.operation; return { effects: [], outcome: this.done({ type: ' +
+          "'won', record: { ...proposal, revision: expectRevision + 1 } }) }; }\n" +
+          "this.waitToRetry(nowMs); return { effects: [], outcome: { type: 'unreachable' } };",
+      ],
+    ],
+  },
+  {
+    name: 'a lost CAS is repeated on the newer revision',
+    seed: 14,
+    bias: {},
+    patches: [
+      [
+        'primary.js',
+        'lost(record) {\n        if (record.ownerIncarnation !== this.config.incarnation)\n' +
+          '            return this.superseded();',
+        'lost(record) {',
+      ],
+    ],
   },
   {
     name: 'a superseded owner runs on with its gate open',
-    file: 'primary.js',
-    find:
-      "this.emit({ type: 'gate-close' }, { type: 'kill-machine' });\n" +
-      "        this.end('superseded');",
-    replace: 'this.alone();',
+    seed: 14,
+    bias: {},
+    patches: [
+      [
+        'primary.js',
+        "this.emit({ type: 'gate-close' }, { type: 'kill-machine' });\n" +
+          "        this.end('superseded');",
+        'this.alone();',
+      ],
+    ],
+  },
+  {
+    name: "the owner's incarnation is ignored: any process of that host counts as the owner",
+    seed: 81,
+    bias: { 'crash-process': 4, freeze: 3 },
+    patches: [
+      [
+        'primary.js',
+        'lost(record) {\n        if (record.ownerIncarnation !== this.config.incarnation)',
+        'lost(record) {\n        if (record.owner !== this.config.host)',
+      ],
+    ],
+  },
+  {
+    name: "the peer's incarnation is ignored: a replica that restarted takes over",
+    seed: 1,
+    bias: { 'crash-process': 4 },
+    patches: [
+      NO_ELIGIBILITY,
+      ['secondary.js', '|| !this.durable?.complete', '|| !this.durable'],
+      // Without this the owner never lets a new replica in while the record names the old one.
+      [
+        'primary.js',
+        "if (this.phase === 'paired')\n            return this.leave();\n        this.sync = null;",
+        "if (this.phase === 'paired') { this.phase = 'solo'; this.sync = null; return; }\n" +
+          '        this.sync = null;',
+      ],
+    ],
+  },
+  {
+    name: 'a stale generation is accepted from an arbiter that forgot',
+    seed: 280,
+    bias: { 'arbiter-restore': 20, 'arbiter-wipe': 0 },
+    patches: [
+      [
+        'arbiter-client.js',
+        'return (record?.generation ?? 0) < this.note.generationSeen;',
+        'return false;',
+      ],
+      ['arbiter-client.js', 'if (proposal.generation < this.note.generationSeen)', 'if (false)'],
+    ],
+  },
+  {
+    name: 'the pair rests on a capture made before the gate closed',
+    seed: 8,
+    bias: {},
+    patches: [
+      [
+        'primary.js',
+        "this.emit({ type: 'gate-close' });\n            this.capture(true, false);",
+        'this.capture(true, false);',
+      ],
+    ],
+  },
+  {
+    name: 'the gate opens again while the CAS for the pair is unsettled',
+    seed: 25,
+    bias: { 'crash-process': 3, arbiterSlow: 3 },
+    patches: [
+      ['primary.js', "if (sync.stage === 'pairing')", 'if (false)'],
+      [
+        'primary.js',
+        'if (!this.sync || !this.watch)\n            throw',
+        'if (!this.sync || !this.watch)\nreturn this.goSolo();\nif (false)\nthrow',
+      ],
+    ],
+  },
+  {
+    name: 'the standby is told that output was released when it was only captured',
+    seed: 12,
+    bias: {},
+    patches: [
+      [
+        'primary.js',
+        'watch.beat(this.nowMs, this.flight.releasedThrough)',
+        'watch.beat(this.nowMs, this.flight.epoch)',
+      ],
+    ],
+  },
+  {
+    name: 'a VM that was stopped is taken over',
+    seed: 3,
+    bias: { stop: 30, 'power-off': 10 },
+    patches: [
+      ['proposals.js', "mode: 'stopped',\n        ...NOBODY,", "mode: 'stopped',"],
+      ['secondary.js', "return (record?.mode === 'paired' &&", 'return (record &&'],
+      // The last word to the standby would end it before it looks.
+      [
+        'secondary.js',
+        'follow(record) {\n        if (!this.ownedBySender(record))\n            ' +
+          "return this.end('released');",
+        'follow(record) {',
+      ],
+      ['secondary.js', "const unpaired = this.record?.mode === 'paired'", 'const unpaired = false'],
+    ],
+  },
+  {
+    name: 'a cold boot although the peer may hold an image',
+    seed: 872,
+    bias: { 'crash-host': 3, 'cut-peer': 3 },
+    patches: [['primary.js', 'else if (alive !== false) {', 'else if (alive === true) {']],
+  },
+  {
+    name: 'a cold boot although a standby of this host was promoted meanwhile',
+    seed: 368,
+    bias: { 'arbiter-down': 4, 'crash-process': 4, 'cut-arbiter': 3 },
+    patches: [
+      ['primary.js', "if (alive === true && this.probing === 'owner')", 'if (false)'],
+      [
+        'primary.js',
+        'else if (alive !== false) {',
+        "else if (alive !== false && this.probing !== 'owner') {",
+      ],
+    ],
+  },
+  {
+    name: 'acks may stay away for ever while heartbeats live',
+    seed: 11,
+    bias: { 'stuck-acks': 6 },
+    patches: [
+      ['primary.js', 'watch.silent(this.nowMs) || stuck ||', 'watch.silent(this.nowMs) ||'],
+    ],
+  },
+  {
+    name: 'a greeting may stay unanswered for ever while heartbeats live',
+    seed: 34,
+    bias: { loss: 5 },
+    patches: [['primary.js', '|| stuck || ignored', '|| stuck']],
   },
 ];
 
@@ -67,11 +304,13 @@ export async function plant(bug: PlantedBug): Promise<{ make: CoreFactory; dispo
   const dir = mkdtempSync(join(tmpdir(), 'mirror-planted-'));
   cpSync(CORE, dir, { recursive: true });
   writeFileSync(join(dir, 'package.json'), '{"type":"module"}');
-  const path = join(dir, bug.file);
-  const pieces = readFileSync(path, 'utf8').split(bug.find);
-  if (pieces.length !== 2)
-    throw new Error(`${bug.name}: its place was found ${pieces.length - 1} times, not once`);
-  writeFileSync(path, pieces.join(bug.replace));
+  for (const [file, find, replace] of bug.patches) {
+    const path = join(dir, file);
+    const pieces = readFileSync(path, 'utf8').split(find);
+    if (pieces.length !== 2)
+      throw new Error(`${bug.name}: its place was found ${pieces.length - 1} times, not once`);
+    writeFileSync(path, pieces.join(replace));
+  }
   const make = (await import(pathToFileURL(join(dir, 'member.js')).href)) as CoreFactory;
   return { make, dispose: () => rmSync(dir, { recursive: true, force: true }) };
 }

@@ -68,5 +68,10 @@ function recovery(world: World): void {
   }
   const owner = world.owner();
   if (!healed || !owner) oracle.violations.push('not protected again after the faults ended');
-  else oracle.owner(owner.life, owner.state);
+  else {
+    const seenCount = oracle.seen(owner.life).length;
+    schedule.runUntil(world.nowMs + 5 * DETECT_MS);
+    oracle.owner(owner.life, owner.state);
+    if (oracle.seen(owner.life).length === seenCount) oracle.violations.push('no output flows');
+  }
 }

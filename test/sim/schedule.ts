@@ -1,4 +1,4 @@
-/** What will happen, in order of virtual time; equal times keep the order in which they were set. */
+/** What will happen, in order of virtual time; equal times keep the order they were set in. */
 
 interface Task {
   readonly atMs: number;

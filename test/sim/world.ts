@@ -60,6 +60,8 @@ export class World {
   /** Compare-and-swaps on their way to the arbiter. */
   requestsOut = 0;
   members: Member[] = [];
+  /** Processes that the operator gave the last word. */
+  readonly vouched = new Set<string>();
   private readonly options: WorldOptions;
   private readonly links = new Map<number, Link>();
   private readonly payloads = new WeakMap<PeerMessage, Payload>();
@@ -257,6 +259,7 @@ export class World {
   private performMachine(member: Member, effect: Effect, cause: Event): void {
     switch (effect.type) {
       case 'boot':
+        if (effect.memoryLost) this.checkNothingLeft(member);
         member.boot(effect.memoryLost ? this.nextId++ : member.life);
         this.oracle.begins(member.life);
         return this.later(member, 5, { type: 'machine-ready' });
@@ -284,6 +287,18 @@ export class World {
       default:
         return this.performStandby(member, effect, cause);
     }
+  }
+
+  /** DESIGN rule 7: memory may be given up only if no image that counts is alive. */
+  private checkNothingLeft(booted: Member): void {
+    const { before } = this.arbiter;
+    if (!before || this.vouched.has(booted.incarnation)) return;
+    const left = this.members.find(
+      (m) =>
+        (m.incarnation === before.ownerIncarnation && m.state.length > 0) ||
+        (before.mode === 'paired' && m.incarnation === before.peerIncarnation),
+    );
+    if (left) this.oracle.violations.push(`a cold boot while ${left.incarnation} had an image`);
   }
 
   private performStandby(member: Member, effect: Effect, cause: Event): void {
