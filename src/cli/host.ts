@@ -41,6 +41,7 @@ function settingsOf(input: Input): HostSettings {
   const given = {
     name: textOption(input, 'name'),
     listen: textOption(input, 'listen'),
+    advertise: textOption(input, 'advertise'),
     arbiter: textOption(input, 'arbiter'),
     stateDir: textOption(input, 'state-dir'),
     detectMs: optionalCount(input, 'detect-ms'),
@@ -66,6 +67,7 @@ export const host: Command = {
   options: {
     name: { type: 'string', about: 'name of this host in its pool' },
     listen,
+    advertise: { type: 'string', about: 'HOST:PORT where peers dial it, if not the same' },
     arbiter: { type: 'string', about: 'witness:HOST:PORT' },
     'detect-ms': { type: 'string', about: 'silence that counts as loss, 1000 unless given' },
     config: { type: 'string', about: 'the same in a file: name, listen, arbiter, stateDir, ...' },

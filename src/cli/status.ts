@@ -24,10 +24,11 @@ const STATES = [
 function line(status: ToldStatus): string {
   const { name, state, role, host, peer, epoch, committedEpoch, pauseMs, commitMs } = status;
   const pair = peer ? ` with ${peer}` : '';
-  const figures = status.epochMs > 0
-    ? `  pause ${pauseMs.p50.toFixed(2)}/${pauseMs.p99.toFixed(2)} ms` +
-      `  commit ${commitMs.p50.toFixed(1)} ms  ${status.bytesPerEpoch} bytes an epoch`
-    : '';
+  const figures =
+    status.epochMs > 0
+      ? `  pause ${pauseMs.p50.toFixed(2)}/${pauseMs.p99.toFixed(2)} ms` +
+        `  commit ${commitMs.p50.toFixed(1)} ms  ${status.bytesPerEpoch} bytes an epoch`
+      : '';
   const place = `(${role} on ${host})  epoch ${epoch}/${committedEpoch}`;
   const why = status.reason ? `: ${status.reason}` : '';
   return `${name}  ${state}${pair}  ${place}${figures}${why}`;

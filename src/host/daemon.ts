@@ -51,6 +51,7 @@ export class Daemon {
   private readonly starting = new Set<string>();
   private lock: DirLock | null = null;
   private address: string;
+  private port = 0;
   private closing = false;
   private orphans: OrphanWatch | null = null;
   private readonly arbiter: WitnessClient;
@@ -58,7 +59,7 @@ export class Daemon {
   constructor(config: HostConfig, options: DaemonOptions = {}) {
     this.config = config;
     this.options = options;
-    this.address = config.listen;
+    this.address = config.advertise ?? config.listen;
     this.registry = new VmRegistry(config.stateDir);
     this.arbiter = new WitnessClient(config.arbiter, { deadlineMs: config.detectMs });
     this.server = createServer({ pauseOnConnect: false }, (socket) => void this.accept(socket));
@@ -67,7 +68,8 @@ export class Daemon {
 
   get host(): HostIdentity {
     const { name, stateDir, arbiter, detectMs, insecure } = this.config;
-    return { name, address: this.address, stateDir, arbiter, detectMs, insecure };
+    const local = this.localAddress();
+    return { name, address: this.address, local, stateDir, arbiter, detectMs, insecure };
   }
 
   /** Claims the state directory: before this nothing in it is touched. */
@@ -89,7 +91,9 @@ export class Daemon {
       });
     });
     const bound = this.server.address() as AddressInfo;
-    if (port === 0) this.address = this.config.listen.replace(/0$/, String(bound.port));
+    this.port = bound.port;
+    if (port === 0 && this.config.advertise === null)
+      this.address = this.config.listen.replace(/0$/, String(bound.port));
     const known = this.registry.load((error) => this.options.onFault?.(error.message));
     for (const vm of known) if (vm.owner) this.recover(vm);
     this.orphans = this.watchOrphans();
@@ -154,6 +158,13 @@ export class Daemon {
     requireSecure(peer, this.config.insecure);
     if (peer === this.address)
       throw new HostError('REFUSED', `${peer} is this host: a VM is mirrored to another one`);
+  }
+
+  /** Where the processes of this machine reach its daemon. */
+  private localAddress(): string {
+    const { host } = parseAddress(this.config.listen);
+    const reachable = { '0.0.0.0': '127.0.0.1', '::': '::1' }[host] ?? host;
+    return reachable.includes(':') ? `[${reachable}]:${this.port}` : `${reachable}:${this.port}`;
   }
 
   private watchOrphans(): OrphanWatch {

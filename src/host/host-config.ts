@@ -10,6 +10,7 @@ const DETECT_MS = { min: 100, max: 60_000 };
 const schema = v.strictObject({
   name: v.optional(v.string()),
   listen: v.optional(v.string()),
+  advertise: v.optional(v.string()),
   stateDir: v.optional(v.string()),
   arbiter: v.optional(v.string()),
   detectMs: v.optional(v.number()),
@@ -21,6 +22,8 @@ export type HostSettings = v.InferOutput<typeof schema>;
 export interface HostConfig {
   readonly name: string;
   readonly listen: string;
+  /** Where peers dial this host, if not where it listens. */
+  readonly advertise: string | null;
   readonly stateDir: string;
   readonly arbiter: string;
   readonly detectMs: number;
@@ -45,9 +48,22 @@ export function hostConfig(settings: HostSettings, stateDirStandard: string): Ho
     throw usage(`--detect-ms ${detectMs}: must be from ${DETECT_MS.min} to ${DETECT_MS.max}`);
   const insecure = settings.insecure ?? false;
   requireSecure(listen, insecure);
+  const advertise = advertised(listen, settings.advertise);
   requireSecure(arbiter.slice('witness:'.length), insecure);
   const stateDir = settings.stateDir ?? stateDirStandard;
-  return { name, listen, stateDir, arbiter, detectMs, insecure };
+  return { name, listen, advertise, stateDir, arbiter, detectMs, insecure };
+}
+
+function advertised(listen: string, advertise: string | undefined): string | null {
+  const wildcard = ['0.0.0.0', '::'].includes(parseAddress(listen).host);
+  if (advertise === undefined && wildcard)
+    throw new HostError(
+      'USAGE',
+      `--listen ${listen}: peers cannot dial that; add --advertise HOST:PORT, as they reach it`,
+    );
+  if (advertise !== undefined && parseAddress(advertise).port === 0)
+    throw new HostError('USAGE', `--advertise ${advertise}: has no port`);
+  return advertise ?? null;
 }
 
 /** Connections are not encrypted yet: beyond loopback only if a person says so. */

@@ -390,8 +390,8 @@ export class VmProcess {
   /** A peer whose address is not known cannot be asked: then only a person can say. */
   private async probe({ incarnation, host }: ProbeEffect): Promise<void> {
     const { peer, vmUuid } = this.init;
-    const { name, address: own, detectMs } = this.init.host;
-    const address = host === name ? own : peer;
+    const { name, local, detectMs } = this.init.host;
+    const address = host === name ? local : peer;
     const probe = { vmUuid, incarnation, host };
     const alive = address === null ? 'unknown' : await probePeer(address, probe, detectMs);
     this.driver.dispatch({ type: 'image-alive', alive });

@@ -4,8 +4,10 @@ import type { VmConfig } from './vm-config.js';
 
 export interface HostIdentity {
   readonly name: string;
-  /** Where this host's daemon listens. */
+  /** Where peers dial this host's daemon. */
   readonly address: string;
+  /** The same for processes of this machine. */
+  readonly local: string;
   readonly stateDir: string;
   readonly arbiter: string;
   readonly detectMs: number;

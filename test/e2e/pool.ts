@@ -20,7 +20,9 @@ export interface Ran {
 
 export interface Host {
   readonly name: string;
+  /** Where peers dial it: its own port, or a proxy before it. */
   readonly address: string;
+  readonly listens: string;
   readonly stateDir: string;
   readonly socket: string;
   process: ChildProcess | null;
@@ -78,13 +80,20 @@ export class TestPool {
     return `127.0.0.1:${this.witnessPort}`;
   }
 
-  /** `arbiter`: where this host finds the witness, if not at `witnessAddress`. */
-  async addHost(name: string, arbiter = this.witnessAddress): Promise<Host> {
-    const port = await freePort();
+  /**
+   * `arbiter`: where this host finds the witness, if not at `witnessAddress`. `port` and
+   * `advertise`: where it listens, and where others are told to dial it.
+   */
+  async addHost(
+    name: string,
+    options: { arbiter?: string; port?: number; advertise?: string } = {},
+  ): Promise<Host> {
+    const { arbiter = this.witnessAddress, port = await freePort() } = options;
     const stateDir = join(this.dir, name);
-    const address = `127.0.0.1:${port}`;
+    const listens = `127.0.0.1:${port}`;
+    const address = options.advertise ?? listens;
     const socket = join(stateDir, 'control.sock');
-    const host: Host = { name, address, stateDir, socket, process: null };
+    const host: Host = { name, address, listens, stateDir, socket, process: null };
     this.hosts.push(host);
     this.arbiters.set(name, arbiter);
     await this.startHost(host);
@@ -95,7 +104,8 @@ export class TestPool {
 
   async startHost(host: Host): Promise<void> {
     host.process = this.spawn(host.name, [
-      ...['host', '--name', host.name, '--listen', host.address],
+      ...['host', '--name', host.name, '--listen', host.listens],
+      ...['--advertise', host.address],
       ...['--state-dir', host.stateDir, '--detect-ms', String(this.detectMs)],
       ...['--arbiter', `witness:${this.arbiters.get(host.name)}`],
     ]);
@@ -116,7 +126,13 @@ export class TestPool {
 
   writeVm(
     name: string,
-    fields: { switchPort?: number; cmdline?: string; memory?: string },
+    fields: {
+      switchPort?: number;
+      cmdline?: string;
+      memory?: string;
+      epoch?: string;
+      boot?: string;
+    },
   ): string {
     const nic =
       fields.switchPort === undefined
@@ -128,7 +144,8 @@ export class TestPool {
     writeFileSync(
       path,
       `name: ${name}\nengine: v86\nmemory: ${fields.memory ?? '32MiB'}\n` +
-        `boot: { kernel: builtin, cmdline: "${cmdline}" }\n${nic}protection: mirror\nepoch: 25ms\n`,
+        `boot: { ${fields.boot ?? 'kernel: builtin'}, cmdline: "${cmdline}" }\n${nic}` +
+        `protection: mirror\nepoch: ${fields.epoch ?? '25ms'}\n`,
     );
     return path;
   }

@@ -1,65 +1,22 @@
 /** Real processes, SIGKILL, and a client that judges from outside. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { GuestClient } from '../../src/drill/guest-client.js';
-import { EthernetSwitch } from '../../src/network/switch.js';
-import { StreamNic } from '../../src/network/stream-nic.js';
-import { within } from '../within.js';
-import { TestPool, processTree, type Host } from './pool.js';
+import { readFileSync } from 'node:fs';
+import { until, within } from '../within.js';
+import { TestPool, processTree } from './pool.js';
+import { rest, scene } from './scene.js';
+
+const ROUNDS = 10;
 
 const e2e = suite('takeover');
 
-interface Scene {
-  readonly pool: TestPool;
-  readonly a: Host;
-  readonly b: Host;
-  readonly client: GuestClient;
-}
-
-/** A VM protected on host a, a client at work on it; everything ends with the scene. */
-async function scene(play: (scene: Scene) => Promise<void>): Promise<void> {
-  const pool = new TestPool(1_000);
-  const network = new EthernetSwitch();
-  const { port } = await network.listen('127.0.0.1', 0);
-  const nic = new StreamNic({ host: '127.0.0.1', port });
-  const client = new GuestClient({
-    port: nic,
-    mac: '02:00:00:00:77:01',
-    ip: '10.77.0.1',
-    guestIp: '10.77.0.2',
-    restMs: 5,
-  });
-  try {
-    await pool.startWitness();
-    const a = await pool.addHost('a');
-    const b = await pool.addHost('b');
-    const vm = pool.writeVm('web', { switchPort: port });
-    const started = await pool.mirror(a, ['start', vm, '--peer', b.address, '--audit']);
-    assert.is(started.code, 0, started.stderr);
-    await client.connect(20_000);
-    client.start();
-    await play({ pool, a, b, client });
-    const verdict = await client.finish(30_000);
-    assert.is(verdict.lost, 0);
-    assert.is(verdict.invented, 0);
-    assert.ok(verdict.ops > 100, `${verdict.ops} operations`);
-  } finally {
-    client.close();
-    nic.close();
-    await pool.close();
-    await network.close();
-  }
-}
-
-const rest = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-e2e('kill -9 of each host in turn, re-protected every time, loses nothing', () =>
+e2e('kill -9 of each host in turn, ten times, re-protected every time, loses nothing', () =>
   within(
-    120_000,
-    'four takeovers',
+    180_000,
+    'ten takeovers',
     scene(async ({ pool, a, b }) => {
       let [owner, standby] = [a, b];
-      for (let round = 0; round < 4; round += 1) {
+      for (let round = 0; round < ROUNDS; round += 1) {
         await rest(500);
         const before = await pool.status(owner, 'web');
         assert.is(before?.state, 'protected');
@@ -111,6 +68,68 @@ e2e('a frozen owner is superseded; thawed, it stops and is of use again', () =>
   ),
 );
 
+e2e('a frozen VM process is superseded; thawed after ten seconds, it shows nothing new', () =>
+  within(
+    90_000,
+    'freeze of the VM process',
+    scene(async ({ pool, a, b, client }) => {
+      const { pid } = await pool.waitFor(a, 'web', 'protected');
+      process.kill(pid, 'SIGSTOP');
+      await pool.waitFor(b, 'web', 'solo');
+      const before = client.verdict().ops;
+      await rest(10_000);
+      assert.ok(client.verdict().ops > before + 100, 'the new owner serves meanwhile');
+      process.kill(pid, 'SIGCONT');
+      await until(10_000, 'the old owner is gone', () => !isAlive(pid));
+      await pool.waitFor(b, 'web', 'protected');
+      assert.is.not((await pool.waitFor(a, 'web', 'standby')).pid, pid);
+    }),
+  ),
+);
+
+e2e('SIGKILL of a daemon takes its VM processes along', () =>
+  within(
+    60_000,
+    'daemon killed',
+    scene(async ({ pool, a, b }) => {
+      const tree = processTree(a.process?.pid ?? 0);
+      assert.ok(tree.length >= 2, 'a daemon and a VM process');
+      process.kill(tree[0], 'SIGKILL');
+      await until(5_000, 'all are gone', () => tree.every((pid) => !isAlive(pid)));
+      await pool.waitFor(b, 'web', 'solo');
+    }),
+  ),
+);
+
+e2e('a VM process that dies when no standby is left is booted again, as loss of memory', () =>
+  within(
+    60_000,
+    'both images gone',
+    (async () => {
+      const pool = new TestPool(500);
+      try {
+        await pool.startWitness();
+        const a = await pool.addHost('a');
+        const b = await pool.addHost('b');
+        const vm = pool.writeVm('lone', {});
+        const started = await pool.mirror(a, ['start', vm, '--peer', b.address]);
+        assert.is(started.code, 0, started.stderr);
+        const before = await pool.waitFor(a, 'lone', 'protected');
+        await pool.kill(b.process);
+        await pool.waitFor(a, 'lone', 'solo');
+        process.kill(before.pid, 'SIGKILL');
+        const after = await pool.waitFor(a, 'lone', 'solo');
+        assert.is.not(after.pid, before.pid);
+        assert.ok(after.generation > before.generation);
+        await pool.startHost(b);
+        await pool.waitFor(a, 'lone', 'protected');
+      } finally {
+        await pool.close();
+      }
+    })(),
+  ),
+);
+
 e2e('a frozen daemon leaves its VM served; planned switch-over and stop lose nothing', () =>
   within(
     60_000,
@@ -157,5 +176,14 @@ e2e('stop ends as stopped on both sides, and nobody takes over', () =>
     })(),
   ),
 );
+
+function isAlive(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    return !['Z', 'X'].includes(stat.slice(stat.lastIndexOf(')') + 2)[0]);
+  } catch {
+    return false;
+  }
+}
 
 e2e.run();

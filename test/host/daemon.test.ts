@@ -31,7 +31,13 @@ class Scene {
     const settings = { name: 'a', listen: '127.0.0.1:0', stateDir: join(this.dir, 'a') };
     const onFault = (text: string): void => void this.faults.push(text);
     this.daemon = new Daemon(
-      { ...settings, arbiter: 'witness:127.0.0.1:1', detectMs: 500, insecure: false },
+      {
+        ...settings,
+        advertise: null,
+        arbiter: 'witness:127.0.0.1:1',
+        detectMs: 500,
+        insecure: false,
+      },
       { vmEntry, onFault },
     );
     this.address = await this.daemon.listen();
@@ -122,9 +128,7 @@ given('names that are no names make no process and no file', async (scene) => {
 
 given('standbys that prove nothing are bounded', async (scene) => {
   const uuid = randomUUID();
-  const lines = await Promise.all(
-    Array.from({ length: 9 }, () => scene.dial('raw-web', uuid)),
-  );
+  const lines = await Promise.all(Array.from({ length: 9 }, () => scene.dial('raw-web', uuid)));
   assert.is(lines.filter((line) => line !== '').length, 4);
   assert.match(scene.faults.at(-1) ?? '', 'too many standbys');
 });
@@ -259,9 +263,10 @@ daemons('a state directory that is in use, or open to others, is not touched', a
   try {
     await scene.start();
     const stateDir = join(scene.dir, 'a');
-    const config = { name: 'z', listen: '127.0.0.1:0', arbiter: 'witness:127.0.0.1:1' };
+    const config = { name: 'z', listen: '127.0.0.1:0', advertise: null };
+    const arbiter = 'witness:127.0.0.1:1';
     const open = (path: string): Daemon =>
-      new Daemon({ ...config, stateDir: path, detectMs: 500, insecure: false });
+      new Daemon({ ...config, arbiter, stateDir: path, detectMs: 500, insecure: false });
     assert.is(await refused(open(stateDir).listen()), 'STATE_DIR_IN_USE');
     const shared = mkdtempSync(join(scene.dir, 'shared-'));
     chmodSync(shared, 0o755);

@@ -24,7 +24,7 @@ sim('no seed violates a rule, and protection comes back', () => {
   let takeovers = 0;
   for (const seed of FAILED_SEEDS) check(seed);
   for (let seed = base; seed < base + FRESH_SEEDS; seed += 1) takeovers += check(seed);
-  process.stdout.write(`NOTE ${FRESH_SEEDS} seeds from ${base}, ${takeovers} takeovers\n`);
+  process.stdout.write(`\nNOTE ${FRESH_SEEDS} seeds from ${base}, ${takeovers} takeovers\n`);
   assert.ok(takeovers > FRESH_SEEDS * TAKEOVERS_PER_SEED_MIN, 'the faults lead to takeovers');
 });
 
@@ -42,7 +42,7 @@ sim('every planted bug is caught', async () => {
   const survivors: string[] = [];
   for (const bug of PLANTED_BUGS) if (!(await caught(bug))) survivors.push(bug.name);
   const count = PLANTED_BUGS.length - survivors.length;
-  process.stdout.write(`planted bugs: ${PLANTED_BUGS.length}, caught: ${count}\n`);
+  process.stdout.write(`\nplanted bugs: ${PLANTED_BUGS.length}, caught: ${count}\n`);
   assert.equal(survivors, []);
 });
 

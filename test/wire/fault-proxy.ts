@@ -65,7 +65,8 @@ class Link {
   reset(): void {
     for (const socket of [this.client, this.server]) {
       if (socket.destroyed) continue;
-      if (socket.connecting) socket.destroy();
+      // One that is ending already takes no reset: its handle would stay open.
+      if (socket.connecting || socket.writableEnded) socket.destroy();
       else socket.resetAndDestroy();
     }
   }
