@@ -8,8 +8,8 @@ import { rest } from './scene.js';
 
 const GUEST_MB = 32;
 /**
- * Both VM processes together. Every epoch holds all of memory here: two of them retained until they
- * are acked, one being captured, one being decoded, besides the guest, its replica, and their bases.
+ * Both VM processes together. Every epoch holds all of memory here: two of them are kept until they
+ * are acked, one is captured, one decoded, besides the guest, its replica, and what deltas rest on.
  */
 const PSS_MB_MAX = 10 * GUEST_MB + 250;
 const GROWTH_MAX = 1.2;

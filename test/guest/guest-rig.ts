@@ -1,4 +1,6 @@
 /** A machine that runs a guest by itself, with its serial output kept and its NIC as a port. */
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import type { EthernetPort } from '../../src/drill/packets.js';
 import { TickJudge } from '../../src/drill/tick-judge.js';
 import { builtinKernel } from '../../src/guest/builtin.js';
@@ -55,4 +57,16 @@ export async function startGuest(
     poweredOff: () => off,
     stop: () => machine.stop(),
   };
+}
+
+/** Empty where the Linux guest can be built. */
+export function whatLinuxNeeds(): string {
+  try {
+    execFileSync('apt-get', ['--version']);
+    execFileSync('dpkg-deb', ['--version']);
+    const system = readFileSync('/etc/os-release', 'utf8');
+    return /^ID=debian$/m.test(system) ? '' : 'not a Debian system';
+  } catch {
+    return 'no apt';
+  }
 }

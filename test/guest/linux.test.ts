@@ -1,5 +1,4 @@
 /** The Linux guest: built from Debian's packages, booted in the embedded machine to a shell. */
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,21 +8,10 @@ import { GuestEndpoint } from '../../src/drill/guest-endpoint.js';
 import { cpioArchive } from '../../src/guest/cpio.js';
 import { buildLinux, LINUX_CMDLINE, LinuxBuildError } from '../../src/guest/linux-builder.js';
 import { testIf, until, within } from '../within.js';
-import { startGuest } from './guest-rig.js';
+import { startGuest, whatLinuxNeeds } from './guest-rig.js';
 
 const test = suite('linux guest');
 const SELF = { mac: '02:00:00:00:00:01', ip: '10.77.0.1', guestIp: '10.77.0.2' };
-
-function whatIsMissing(): string {
-  try {
-    execFileSync('apt-get', ['--version']);
-    execFileSync('dpkg-deb', ['--version']);
-    const system = readFileSync('/etc/os-release', 'utf8');
-    return /^ID=debian$/m.test(system) ? '' : 'not a Debian system';
-  } catch {
-    return 'no apt';
-  }
-}
 
 async function withFolder(work: (folder: string) => Promise<void>): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'mirror-linux-'));
@@ -34,7 +22,7 @@ async function withFolder(work: (folder: string) => Promise<void>): Promise<void
   }
 }
 
-testIf(test, 'boots to a shell with the network up', whatIsMissing(), () =>
+testIf(test, 'boots to a shell with the network up', whatLinuxNeeds(), () =>
   withFolder(async (folder) => {
     const log = (line: string): void => void process.stdout.write(`${line}\n`);
     const built = await within(120_000, 'build', buildLinux({ outDir: folder, log }));
