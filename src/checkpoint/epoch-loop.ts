@@ -109,7 +109,7 @@ export class EpochLoop {
     await this.control.hold('capture');
     const pausedAt = process.hrtime.bigint();
     const result = await this.machine.capture(slot, range);
-    const output = this.gate.cut(order.epoch);
+    const output = this.gate.cut(order.epoch, order.base);
     if (!order.hold) this.control.release('capture');
     const pauseMs = Number(process.hrtime.bigint() - pausedAt) / 1e6;
     this.sweep.advance(range);

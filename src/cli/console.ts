@@ -1,6 +1,7 @@
 /** `mirror console`: the VM's serial line, every byte once, from either of its hosts. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ControlClient } from './control-client.js';
+import { TypedInput } from './typed-input.js';
 import { countOption, print, socketOf, vmArg, type Command } from './command.js';
 
 const POLL_MS = 50;
@@ -28,21 +29,16 @@ export const console_: Command = {
     const vm = vmArg(input);
     const client = new ControlClient(socketOf(input));
     let from = countOption(input, 'from', 0);
-    if (input.options['no-follow'] !== true)
-      process.stdin.on('data', (chunk: Buffer) => {
-        const params = { bytes: chunk.toString('base64') };
-        client.vm(vm, 'console-write', params).catch((error: unknown) => {
-          const why = error instanceof Error ? error.message : String(error);
-          process.stderr.write(`not sent: ${why}\n`);
-        });
-      });
+    const follow = input.options['no-follow'] !== true;
+    const typed = follow ? new TypedInput(client, vm, process.stdin) : null;
     for (;;) {
+      await typed?.send();
       const read = await client.vm<ConsoleRead>(vm, 'console-read', { from });
       const bytes = Buffer.from(read.bytes, 'base64');
       if (input.json && (read.gap || bytes.length > 0)) print(input, '', { vm, ...read });
       else if (!input.json) show(read, bytes, from);
       from = read.offset + bytes.length;
-      if (input.options['no-follow'] === true) return 0;
+      if (!follow) return 0;
       await sleep(POLL_MS);
     }
   },

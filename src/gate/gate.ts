@@ -7,7 +7,7 @@ import { encodeOutput, FRAME_BYTES_MAX, type NicFrame } from './output.js';
 import type { OutputLog } from './output-log.js';
 import { SerialInput } from './serial-input.js';
 import { SerialLog } from './serial-log.js';
-import { SERIAL_RING_BYTES } from './serial-ring.js';
+import { SERIAL_RING_BYTES, type SerialRing } from './serial-ring.js';
 
 /** The output of an epoch travels in one message beside pages: past this, the VM waits. */
 const UNCUT_BYTES_MAX = 1 << 20;
@@ -34,6 +34,8 @@ export class GateError extends MirrorError {}
 export class Gate {
   onFrame: ((nicIndex: number, frame: Uint8Array) => void) | null = null;
   onSerial: ((offset: number, bytes: Uint8Array) => void) | null = null;
+  /** What has left already: a new standby gets all of it that is kept. */
+  history: SerialRing | null = null;
   readonly input = new SerialInput();
   /** Frames lost because the VM went on sending into a full gate. */
   framesDropped = 0;
@@ -110,13 +112,18 @@ export class Gate {
     this.watchBounds();
   }
 
-  /** What was sent since the last cut now belongs to `epoch`; returned as it travels with it. */
-  cut(epoch: number): Uint8Array {
+  /**
+   * What was sent since the last cut now belongs to `epoch`; returned as it travels with it. The
+   * first epoch of a sync (`base`) carries the serial history too, as far back as it is kept.
+   */
+  cut(epoch: number, base = false): Uint8Array {
     if (epoch <= this.lastCut)
       throw new GateError('GATE_EPOCH', `epoch ${epoch} cut after ${this.lastCut}`);
     this.lastCut = epoch;
     const serialEnd = this.serial.end;
-    const { offset, bytes } = this.serial.slice(this.cutSerial, serialEnd);
+    const { offset, bytes } = base
+      ? this.allSerial()
+      : this.serial.slice(this.cutSerial, serialEnd);
     const inputOffset = this.input.appliedOffset;
     const frames = this.uncut;
     if (this.state === 'closed') {
@@ -129,6 +136,14 @@ export class Gate {
     this.serial.dropBefore(Math.min(this.releasedSerial, this.cutSerial));
     this.watchBounds();
     return encodeOutput({ frames, serialOffset: offset, serial: bytes, inputOffset });
+  }
+
+  private allSerial(): { offset: number; bytes: Uint8Array } {
+    const { history, serial } = this;
+    if (!history || history.end < serial.start) return serial.slice(this.cutSerial, serial.end);
+    const old = history.read(history.start);
+    const fresh = serial.slice(history.end, serial.end);
+    return { offset: old.offset, bytes: Buffer.concat([old.bytes, fresh.bytes]) };
   }
 
   /** The output of all epochs up to `epoch` leaves. */

@@ -123,6 +123,13 @@ export class PrimarySide {
     await encoder?.close();
   }
 
+  /** Serial input by its place in the stream; goes in once, however often it is sent. */
+  serialIn(offset: number, bytes: Uint8Array): { applied: number; acked: number } {
+    const { input } = this.gate;
+    const applied = input.offer(offset, bytes);
+    return { applied, acked: input.ackedOffset };
+  }
+
   linkUp(): boolean[] {
     return this.links.map((link) => link.connected);
   }
@@ -131,6 +138,8 @@ export class PrimarySide {
     const { machine, gate } = this;
     machine.serial.onBytes = (bytes) => gate.serialOut(bytes);
     gate.onSerial = (offset, bytes) => this.serial.append(offset, bytes);
+    gate.history = this.serial;
+    gate.input.onInput = (bytes) => machine.serial.receive(bytes);
     gate.onFrame = (index, frame) => this.links[index]?.send(frame);
     machine.onPowerOff = () => this.events.poweredOff();
     machine.onFailure = (error) => this.events.machineFailed(error);

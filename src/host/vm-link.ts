@@ -3,6 +3,7 @@
  * offers the VM's description and the standby fetches the boot files that it lacks.
  */
 import { connect, type Socket } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { PeerMessage } from '../core/messages.js';
 import { parseAddress } from '../wire/address.js';
 import type { FrameCodec } from '../wire/frame.js';
@@ -15,8 +16,11 @@ import { VmProcessError } from './vm-process-error.js';
 
 const SEND_BYTES_MAX = 96 << 20;
 const FILE_PART_BYTES = 256 << 10;
+const FILES_QUEUED_BYTES_MAX = 8 << 20;
+const FILES_REST_MS = 2;
 const FILE_BYTES_MAX = 256 << 20;
 const OFFER_DEADLINE_MS = 5_000;
+const RELAYS_MAX = 16;
 
 /** What the standby needs to make the same machine. */
 export interface VmOffer {
@@ -26,8 +30,16 @@ export interface VmOffer {
   readonly files: readonly { name: string; sha256: string; bytes: number }[];
 }
 
+/** How far the VM has taken serial input, and up to where it is safe. */
+export interface InputState {
+  readonly applied: number;
+  readonly acked: number;
+}
+
 export interface LinkListener {
   message(message: PeerMessage, payload: Uint8Array): void;
+  /** The peer relays serial input; `null` if there is no VM to take it. */
+  serialIn(offset: number, bytes: Uint8Array): InputState | null;
   down(): void;
 }
 
@@ -51,8 +63,10 @@ export class VmLink {
   lastHeardMs = monotonicMs();
   private readonly session: Session;
   private negotiation: ((message: VmMessage, payload: Uint8Array) => void) | null = null;
+  private negotiationGoesOn: (() => void) | null = null;
   private negotiationFailed: ((error: Error) => void) | null = null;
   private down = false;
+  private relays: { resolve(state: InputState): void; timer: NodeJS.Timeout }[] = [];
 
   constructor(socket: Socket, codec: FrameCodec) {
     this.session = new Session(socket, codec, { sendBytesMax: SEND_BYTES_MAX });
@@ -60,6 +74,7 @@ export class VmLink {
       this.lastHeardMs = monotonicMs();
       if (this.negotiation) this.negotiation(message, payload);
       else if (isPeerMessage(message)) this.listener?.message(message, payload);
+      else this.serial(message, payload);
     };
     this.session.onClose = (reason) => this.closed(reason);
     this.session.start();
@@ -67,6 +82,32 @@ export class VmLink {
 
   send(message: PeerMessage, payload?: Uint8Array): void {
     if (!this.down) this.session.send(message, payload);
+  }
+
+  /** Standby: hands serial input to the owner; settles with what became of it. */
+  relayInput(offset: number, bytes: Uint8Array, deadlineMs: number): Promise<InputState> {
+    return new Promise((resolve, reject) => {
+      if (this.down || this.relays.length >= RELAYS_MAX)
+        return reject(new VmProcessError('NOT_OWNER', 'the owner of the VM is not in reach'));
+      const timer = setTimeout(() => {
+        this.relays = this.relays.filter((relay) => relay.timer !== timer);
+        reject(new VmProcessError('NOT_OWNER', 'the owner of the VM did not answer'));
+      }, deadlineMs);
+      this.relays.push({ resolve, timer });
+      this.session.send({ type: 'serial-in', offset }, bytes);
+    });
+  }
+
+  private serial(message: VmMessage, payload: Uint8Array): void {
+    if (message.type === 'serial-in') {
+      const state = this.listener?.serialIn(message.offset, payload);
+      if (state) this.session.send({ type: 'serial-in-state', ...state });
+    } else if (message.type === 'serial-in-state') {
+      const relay = this.relays.shift();
+      if (!relay) return;
+      clearTimeout(relay.timer);
+      relay.resolve({ applied: message.applied, acked: message.acked });
+    }
   }
 
   get queuedBytes(): number {
@@ -82,9 +123,10 @@ export class VmLink {
     const byDigest = new Map(files.map((bytes) => [sha256(bytes), bytes]));
     return this.negotiate(
       'the standby to accept the VM',
-      (message, _payload, done) => {
+      (message, _payload, done, fail) => {
         if (message.type === 'offer-ok') done();
-        else if (message.type === 'need-files') this.sendFiles(message.sha256, byDigest);
+        else if (message.type === 'need-files')
+          this.sendFiles(message.sha256, byDigest).catch(fail);
       },
       () => {
         this.session.send({ type: 'offer', ...offer, files: [...offer.files] });
@@ -154,11 +196,17 @@ export class VmLink {
     return missing;
   }
 
-  private sendFiles(digests: readonly string[], byDigest: Map<string, Uint8Array>): void {
+  /** No faster than the standby takes them: a boot file may be larger than the send queue. */
+  private async sendFiles(
+    digests: readonly string[],
+    byDigest: Map<string, Uint8Array>,
+  ): Promise<void> {
     for (const digest of digests) {
       const bytes = byDigest.get(digest);
       if (!bytes) throw new VmProcessError('BAD_OFFER', 'the standby asked for an unknown file');
       for (let offset = 0; offset < bytes.length; offset += FILE_PART_BYTES) {
+        while (!this.down && this.queuedBytes > FILES_QUEUED_BYTES_MAX) await sleep(FILES_REST_MS);
+        this.negotiationGoesOn?.();
         const part = bytes.subarray(offset, offset + FILE_PART_BYTES);
         const last = offset + part.length === bytes.length;
         this.session.send({ type: 'file-part', sha256: digest, offset, last }, part);
@@ -180,6 +228,7 @@ export class VmLink {
       const finish = (error: Error | null): void => {
         clearTimeout(timer);
         this.negotiation = null;
+        this.negotiationGoesOn = null;
         this.negotiationFailed = null;
         if (error) {
           this.close();
@@ -190,8 +239,10 @@ export class VmLink {
         () => finish(new VmProcessError('OFFER_TIMEOUT', `no answer in time: ${what}`)),
         OFFER_DEADLINE_MS,
       );
+      this.negotiationGoesOn = () => timer.refresh();
       this.negotiationFailed = finish;
       this.negotiation = (message, payload) => {
+        timer.refresh();
         try {
           on(message, payload, () => finish(null), finish);
         } catch (error) {

@@ -21,7 +21,7 @@ import { NoteStore } from './note-store.js';
 import { probePeer } from './peer-control.js';
 import { PrimarySide } from './primary-side.js';
 import { monotonicMs, VmDriver, type EffectHandlers } from './vm-driver.js';
-import { dialPeer, VmLink } from './vm-link.js';
+import { dialPeer, VmLink, type InputState } from './vm-link.js';
 import { describe, VmProcessError } from './vm-process-error.js';
 import type { DaemonToVm, InitMessage, VmToDaemon } from './vm-protocol.js';
 import { answerRequest } from './vm-requests.js';
@@ -361,6 +361,7 @@ export class VmProcess {
     link.listener = {
       message: (message, payload) =>
         this.driver.dispatch({ type: 'message', session, message }, payload),
+      serialIn: (offset, bytes) => this.primary?.serialIn(offset, bytes) ?? null,
       down: () => {
         this.links.delete(session);
         this.driver.dispatch({ type: 'session-down', session });
@@ -411,6 +412,14 @@ export class VmProcess {
       }
     }
     this.driver.dispatch({ type: 'note-saved', request });
+  }
+
+  /** Serial input for the VM, here or at its owner. */
+  async serialIn(offset: number, bytes: Uint8Array): Promise<InputState> {
+    if (this.primary) return this.primary.serialIn(offset, bytes);
+    const [link] = this.links.values();
+    if (!link) throw new VmProcessError('NOT_OWNER', 'the owner of the VM is not in reach');
+    return link.relayInput(offset, bytes, this.init.host.detectMs);
   }
 
   /** How long each connection to the peer has been silent. */

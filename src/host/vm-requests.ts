@@ -1,12 +1,14 @@
 /** What the daemon may ask of a VM process: its status, its console, commands, and proofs. */
 import { fullRehash } from '../page/full-rehash.js';
 import type { Command } from '../core/events.js';
+import type { InputState } from './vm-link.js';
 import type { VmProcess } from './vm-member.js';
 import { VmProcessError } from './vm-process-error.js';
 import { vmStatus } from './vm-status.js';
 
 type Params = Record<string, unknown>;
 
+const NO_BYTES = new Uint8Array(0);
 const COMMANDS = ['protect', 'unprotect', 'stop', 'handover', 'reseed', 'force'] as const;
 
 export async function answerRequest(
@@ -47,12 +49,17 @@ function consoleRead(vm: VmProcess, params: Params): unknown {
   return { offset, bytes: Buffer.from(bytes).toString('base64'), gap };
 }
 
-function consoleWrite(vm: VmProcess, params: Params): unknown {
-  const { bytes } = params;
+/**
+ * Serial input from place `offset` of the stream on; without one, from where the VM has got to.
+ * What is not acknowledged in the answer has to be sent again, after a takeover for one.
+ */
+async function consoleWrite(vm: VmProcess, params: Params): Promise<InputState> {
+  const { bytes, offset } = params;
   if (typeof bytes !== 'string') throw new VmProcessError('BAD_REQUEST', 'no bytes to write');
-  if (!vm.primary) throw new VmProcessError('NOT_OWNER', 'input goes to the host that runs the VM');
-  vm.primary.machine.serial.receive(Buffer.from(bytes, 'base64'));
-  return {};
+  if (offset !== undefined && (!Number.isSafeInteger(offset) || (offset as number) < 0))
+    throw new VmProcessError('BAD_REQUEST', 'offset: not a place in a stream');
+  const at = (offset as number | undefined) ?? (await vm.serialIn(0, NO_BYTES)).applied;
+  return vm.serialIn(at, Buffer.from(bytes, 'base64'));
 }
 
 /**

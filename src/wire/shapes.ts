@@ -109,6 +109,13 @@ export const SHAPES = {
     fields: { sha256: digest, offset: count, last: flag },
   },
   'offer-ok': { code: 35, bytesMax: SMALL, payload: false, fields: {} },
+  'serial-in': { code: 36, bytesMax: 128 << 10, payload: true, fields: { offset: count } },
+  'serial-in-state': {
+    code: 37,
+    bytesMax: SMALL,
+    payload: false,
+    fields: { applied: count, acked: count },
+  },
 } satisfies Shapes;
 
 export interface NamedShape {

@@ -4,7 +4,8 @@
  */
 import type { PeerMessage } from '../core/messages.js';
 
-export type VmMessage = PeerMessage | Offer | NeedFiles | FilePart | OfferOk;
+export type VmMessage =
+  PeerMessage | Offer | NeedFiles | FilePart | OfferOk | SerialIn | SerialInState;
 
 export interface OfferedFile {
   readonly name: string;
@@ -33,6 +34,19 @@ export interface FilePart {
   readonly sha256: string;
   readonly offset: number;
   readonly last: boolean;
+}
+
+/** Standby -> owner: serial input that a console gave here, in the payload, by its place. */
+export interface SerialIn {
+  readonly type: 'serial-in';
+  readonly offset: number;
+}
+
+/** Owner -> standby, in answer: what has gone into the VM, and what need not be kept. */
+export interface SerialInState {
+  readonly type: 'serial-in-state';
+  readonly applied: number;
+  readonly acked: number;
 }
 
 /** Standby -> owner: the machine can be made. */

@@ -1,6 +1,8 @@
 /** Reads a VM's serial line over the control socket as `mirror console` does, and keeps it. */
 import { ControlClient } from '../../src/cli/control-client.js';
+import { PassThrough } from 'node:stream';
 import type { ConsoleRead } from '../../src/cli/console.js';
+import { TypedInput } from '../../src/cli/typed-input.js';
 
 const POLL_MS = 30;
 
@@ -11,10 +13,13 @@ export class ConsoleTap {
   private readonly vm: string;
   private from = 0;
   private closed = false;
+  private readonly keyboard = new PassThrough();
+  private readonly typed: TypedInput;
 
   constructor(socket: string, vm: string) {
     this.client = new ControlClient(socket);
     this.vm = vm;
+    this.typed = new TypedInput(this.client, vm, this.keyboard);
     void this.poll();
   }
 
@@ -23,8 +28,8 @@ export class ConsoleTap {
     this.client = new ControlClient(socket);
   }
 
-  async type(text: string): Promise<void> {
-    await this.client.vm(this.vm, 'console-write', { bytes: Buffer.from(text).toString('base64') });
+  type(text: string): void {
+    this.keyboard.write(text);
   }
 
   close(): void {
@@ -34,6 +39,7 @@ export class ConsoleTap {
   private async poll(): Promise<void> {
     while (!this.closed) {
       const { client } = this;
+      await this.typed.send();
       try {
         const read = await client.vm<ConsoleRead>(this.vm, 'console-read', { from: this.from });
         const bytes = Buffer.from(read.bytes, 'base64');

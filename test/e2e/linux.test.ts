@@ -26,7 +26,7 @@ async function play(pool: TestPool, folder: string): Promise<void> {
   assert.is(started.code, 0, started.stderr);
   const tap = new ConsoleTap(a.socket, 'tux');
   await until(120_000, 'a prompt', () => tap.text.includes('mirror# '));
-  await tap.type(COUNT_COMMAND);
+  tap.type(COUNT_COMMAND);
   await until(30_000, 'the command counts', () => tap.text.includes('count 20'));
   await pool.waitFor(a, 'tux', 'protected');
   await pool.kill(a.process);

@@ -3,6 +3,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { readFileSync } from 'node:fs';
 import { until, within } from '../within.js';
+import { ConsoleTap } from './console-tap.js';
 import { TestPool, processTree } from './pool.js';
 import { rest, scene } from './scene.js';
 
@@ -144,6 +145,35 @@ e2e('a frozen daemon leaves its VM served; planned switch-over and stop lose not
       const moved = await pool.mirror(a, ['takeover', 'web']);
       assert.is(moved.code, 0, moved.stderr);
       await pool.waitFor(b, 'web', 'protected');
+    }),
+  ),
+);
+
+e2e('what is typed at the standby goes in once, through takeovers; a new standby knows all', () =>
+  within(
+    90_000,
+    'console',
+    scene(async ({ pool, a, b }) => {
+      const tap = new ConsoleTap(b.socket, 'web');
+      const LINES = 60;
+      for (let line = 1; line <= LINES; line += 1) {
+        tap.type(`line ${line}\n`);
+        await rest(40);
+        if (line === LINES / 2) await pool.kill(a.process);
+      }
+      await until(20_000, 'the last line', () => tap.text.includes(`echo line ${LINES}\n`));
+      const echoes = [...tap.text.matchAll(/^echo line (\d+)$/gm)].map(([, n]) => Number(n));
+      assert.equal(
+        echoes,
+        Array.from({ length: LINES }, (_, index) => index + 1),
+      );
+      assert.is(tap.gaps, 0);
+      tap.close();
+      await pool.startHost(a);
+      await pool.waitFor(a, 'web', 'standby');
+      const fresh = await pool.mirror(a, ['console', 'web', '--no-follow']);
+      assert.match(fresh.stdout, /^[^]*echo line 1\n[^]*echo line 60\n/);
+      assert.is(fresh.stderr.includes('no longer kept'), false);
     }),
   ),
 );

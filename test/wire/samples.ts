@@ -41,11 +41,13 @@ export const SAMPLES = {
   'need-files': { type: 'need-files', sha256: [DIGEST] },
   'file-part': { type: 'file-part', sha256: DIGEST, offset: 262_144, last: true },
   'offer-ok': { type: 'offer-ok' },
+  'serial-in': { type: 'serial-in', offset: 1_000 },
+  'serial-in-state': { type: 'serial-in-state', applied: 1_048, acked: 1_000 },
 } satisfies { [T in VmMessage['type']]: MessageOf<T> };
 
 /** Raw bytes that go with the sample of a type. */
 export function samplePayload(type: VmMessage['type']): Uint8Array {
-  const carries = type === 'epoch-part' || type === 'file-part';
+  const carries = ['epoch-part', 'file-part', 'serial-in'].includes(type);
   return Uint8Array.from({ length: carries ? 48 : 0 }, (_, i) => (i * 37) & 0xff);
 }
 
