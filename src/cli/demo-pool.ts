@@ -22,6 +22,15 @@ export interface DemoHost {
   process: ChildProcess | null;
 }
 
+export interface DemoVm {
+  readonly memory: string;
+  readonly epoch: string;
+  /** For the built-in guest, besides its address. */
+  readonly cmdline: string;
+  /** Of the switch that its NIC is plugged into; `null`: no NIC. */
+  readonly switchPort: number | null;
+}
+
 export class DemoPool {
   readonly hosts: DemoHost[] = [];
   private readonly dir: string;
@@ -55,14 +64,16 @@ export class DemoPool {
     await this.poll(`host ${host.name} answers`, () => host.client.call<VmStatus[]>('list'));
   }
 
-  async startVm(name: string, switchPort: number): Promise<void> {
+  async startVm(name: string, vm: DemoVm): Promise<void> {
     const path = join(this.dir, `${name}.yaml`);
+    const nic =
+      vm.switchPort === null
+        ? ''
+        : 'nics:\n  - { id: lan, mac: "52:54:00:12:34:56", ' +
+          `attach: "stream:127.0.0.1:${vm.switchPort}" }\n`;
     const yaml =
-      `name: ${name}\nengine: v86\nmemory: 64MiB\nepoch: 50ms\n` +
-      'boot: { kernel: builtin, ' +
-      'cmdline: "ip=10.77.0.2/24 tick=20 dirty=1536 pattern=random" }\n' +
-      'nics:\n  - { id: lan, mac: "52:54:00:12:34:56", ' +
-      `attach: "stream:127.0.0.1:${switchPort}" }\n`;
+      `name: ${name}\nengine: v86\nmemory: ${vm.memory}\nepoch: ${vm.epoch}\n` +
+      `boot: { kernel: builtin, cmdline: "ip=10.77.0.2/24 ${vm.cmdline}" }\n${nic}`;
     writeFileSync(path, yaml);
     const [a, b] = this.hosts;
     await a.client.call('start', { yaml, path, peer: b.address, auditEvery: 0 });

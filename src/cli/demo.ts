@@ -16,6 +16,7 @@ import { DemoPool, type DemoHost } from './demo-pool.js';
 import { TakeoverWatch } from './takeover-watch.js';
 
 const VM = 'demo';
+const GUEST = { memory: '64MiB', epoch: '50ms', cmdline: 'tick=20 dirty=1536 pattern=random' };
 const KILLS_MAX = 12;
 const CLIENT_REST_MS = 5;
 
@@ -73,7 +74,7 @@ async function tell(pool: DemoPool, network: EthernetSwitch, say: Say): Promise<
   const { port } = await network.listen('127.0.0.1', 0);
   await pool.start();
   say('Two hosts and a witness are up, each a process of its own.');
-  await pool.startVm(VM, port);
+  await pool.startVm(VM, { ...GUEST, switchPort: port });
   const first = await pool.waitFor(pool.hosts[0], VM, 'protected');
   say(`The VM runs on host a and is mirrored to host ${first.peer}, at every epoch.`);
 

@@ -1,0 +1,34 @@
+/** A pool of real processes with one VM on it, for the benches that need the whole path. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { DemoPool, type DemoVm } from '../src/cli/demo-pool.js';
+import { EthernetSwitch } from '../src/network/switch.js';
+
+export const VM = 'bench';
+
+export interface Stage {
+  readonly pool: DemoPool;
+  readonly switchPort: number;
+}
+
+/** Two hosts, a witness, a switch, and a protected VM; all of it ends with `play`. */
+export async function onStage<T>(
+  vm: Omit<DemoVm, 'switchPort'>,
+  play: (stage: Stage) => Promise<T>,
+): Promise<T> {
+  const dir = mkdtempSync(join(tmpdir(), 'mirror-bench-'));
+  const pool = new DemoPool(dir);
+  const network = new EthernetSwitch();
+  try {
+    const { port: switchPort } = await network.listen('127.0.0.1', 0);
+    await pool.start();
+    await pool.startVm(VM, { ...vm, switchPort });
+    await pool.waitFor(pool.hosts[0], VM, 'protected');
+    return await play({ pool, switchPort });
+  } finally {
+    await pool.close();
+    await network.close();
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
