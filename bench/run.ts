@@ -2,6 +2,7 @@
  * `npm run bench`: every bench, as a table or, with `--json`, as one object. Names as arguments run
  * only those. The figures are for comparison within one run: the machine may be busy.
  */
+import { clockBench } from './clock.bench.js';
 import { latencyBench } from './latency.bench.js';
 import { memoryBench } from './memory.bench.js';
 import { pageBench } from './page.bench.js';
@@ -18,6 +19,7 @@ const BENCHES: Record<string, () => Promise<Row[]>> = {
   work: workBench,
   latency: latencyBench,
   memory: memoryBench,
+  clock: clockBench,
   takeover: takeoverBench,
 };
 

@@ -187,7 +187,6 @@ export class VmProcess {
       'gate-open': () => this.primary?.gate.open(),
       'gate-release': ({ epoch }: { epoch: number }) => {
         this.releasedThrough = epoch;
-        this.observeCommit(epoch);
         this.primary?.gate.release(epoch);
       },
     };
@@ -293,12 +292,16 @@ export class VmProcess {
       },
       resend: ({ epoch }: { epoch: number }) => this.sendEpoch(epoch),
       forget: ({ epoch }: { epoch: number }) => {
+        this.observeCommit(epoch);
         this.primary?.loop?.forgetThrough(epoch);
         for (const known of this.epochSession.keys())
           if (known <= epoch) this.epochSession.delete(known);
       },
       dial: ({ peer }: { peer: string }) => void this.dial(peer),
-      'hang-up': ({ session }: { session: SessionId }) => this.links.get(session)?.close(),
+      'hang-up': ({ session }: { session: SessionId }) => {
+        this.primary?.loop?.figures.restart();
+        this.links.get(session)?.close();
+      },
       send: ({ session, message }: { session: SessionId; message: PeerMessage }) =>
         this.links.get(session)?.send(message),
     };

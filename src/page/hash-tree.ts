@@ -29,24 +29,30 @@ export class HashTree {
     return this.levels.at(-1)![0];
   }
 
-  leaf(page: number): bigint {
-    return this.levels[0][page];
+  /** A copy of the leaves of `count` pages. */
+  leavesOf(pages: Uint32Array, count: number): BigUint64Array {
+    const leaves = new BigUint64Array(count);
+    const halves = halvesOf(leaves);
+    const own = halvesOf(this.levels[0]);
+    for (let i = 0; i < count; i += 1) {
+      halves[2 * i] = own[2 * pages[i]];
+      halves[2 * i + 1] = own[2 * pages[i] + 1];
+    }
+    return leaves;
   }
 
   reset(): void {
     this.levels.forEach((level, index) => level.set(this.ofZeros[index]));
   }
 
-  hashLeaf(page: number, bytes: Uint8Array): bigint {
-    return this.hasher.hash(bytes, BigInt(page));
-  }
-
   /** Sets leaves and recomputes the nodes above them; `pages` ascends. */
   update(pages: Uint32Array, leaves: BigUint64Array, count: number): void {
-    const own = this.levels[0];
+    const own = halvesOf(this.levels[0]);
+    const halves = halvesOf(leaves);
     let changed = new Set<number>();
     for (let i = 0; i < count; i += 1) {
-      own[pages[i]] = leaves[i]!;
+      own[2 * pages[i]] = halves[2 * i];
+      own[2 * pages[i] + 1] = halves[2 * i + 1];
       changed.add(Math.floor(pages[i] / FAN_OUT));
     }
     for (let index = 1; index < this.levels.length; index += 1) {
@@ -65,4 +71,9 @@ export class HashTree {
     const bytes = new Uint8Array(children.buffer, children.byteOffset, children.byteLength);
     return this.hasher.hash(bytes, BigInt(node));
   }
+}
+
+/** The same memory in halves, to be copied without a BigInt for each hash. */
+function halvesOf(hashes: BigUint64Array): Uint32Array {
+  return new Uint32Array(hashes.buffer, hashes.byteOffset, hashes.length * 2);
 }

@@ -2,10 +2,16 @@
  * A capture to bytes. Keeps a shadow of exactly what the secondary holds (memory and device
  * state), so that each page goes as its difference, and the hash tree over that shadow.
  */
-import { encodePage, PAGE_BYTES } from './delta.js';
 import { epochHash, loadHasher, type Hasher } from './hashing.js';
 import { HashTree } from './hash-tree.js';
-import { encodePart, PAGES_PER_PART, type EpochEnd } from './part-codec.js';
+import {
+  KernelMemory,
+  loadPageKernels,
+  PAGE_BYTES,
+  PAGES_PER_PART,
+  type PageKernels,
+} from './page-kernels.js';
+import { encodePart, type EpochEnd } from './part-codec.js';
 
 export interface EpochInput {
   readonly generation: number;
@@ -26,19 +32,27 @@ export interface EncodedEpoch {
 
 export type PartListener = (part: Uint8Array, index: number, partCount: number) => void;
 
-const WORDS = PAGE_BYTES / 4;
+/** Where in the kernels' memory what lies; the shadow of all pages comes last. */
+const INDICES = 0;
+const KINDS = PAGE_BYTES;
+const LENGTHS = 2 * PAGE_BYTES;
+const LEAVES = 3 * PAGE_BYTES;
+const NOW = 4 * PAGE_BYTES;
+const WAS = NOW + PAGES_PER_PART * PAGE_BYTES;
+const OUT = WAS + PAGES_PER_PART * PAGE_BYTES;
+const SHADOW = OUT + (PAGES_PER_PART + 1) * PAGE_BYTES;
 
 export class PageEncoder {
+  private readonly module: WebAssembly.Module;
   private readonly hasher: Hasher;
   private readonly tree: HashTree;
   private readonly pageCount: number;
-  private shadow: Uint8Array;
-  private shadowWords: Uint32Array;
+  private kernels: PageKernels;
+  /** All of the kernels' memory. */
+  private bytes: Uint8Array;
+  private indices: Uint32Array;
+  private leaves: BigUint64Array;
   private device = new Uint8Array(0);
-  private readonly body = new Uint8Array((PAGES_PER_PART + 1) * PAGE_BYTES);
-  private readonly kinds = new Uint8Array(PAGES_PER_PART);
-  private readonly lengths = new Uint16Array(PAGES_PER_PART);
-  private readonly indices = new Uint32Array(PAGES_PER_PART);
   private bodyBytes = 0;
   private pages = 0;
   private parts: Uint8Array[] = [];
@@ -46,24 +60,35 @@ export class PageEncoder {
   private onPart: PartListener = () => {};
 
   static async create(pageCount: number): Promise<PageEncoder> {
-    return new PageEncoder(await loadHasher(), pageCount);
+    return new PageEncoder(await loadPageKernels(), await loadHasher(), pageCount);
   }
 
-  private constructor(hasher: Hasher, pageCount: number) {
+  private constructor(module: WebAssembly.Module, hasher: Hasher, pageCount: number) {
+    this.module = module;
     this.hasher = hasher;
     this.pageCount = pageCount;
     this.tree = new HashTree(hasher, pageCount);
-    this.shadow = new Uint8Array(pageCount * PAGE_BYTES);
-    this.shadowWords = new Uint32Array(this.shadow.buffer);
+    const { kernels, memory } = this.freshMemory();
+    this.kernels = kernels;
+    this.bytes = new Uint8Array(memory.buffer);
+    this.indices = new Uint32Array(memory.buffer, INDICES, PAGES_PER_PART);
+    this.leaves = new BigUint64Array(memory.buffer, LEAVES, PAGES_PER_PART);
   }
 
   /** The secondary starts from nothing. */
   reset(): void {
-    // A new buffer rather than a fill: its pages take no memory until they are written.
-    this.shadow = new Uint8Array(this.pageCount * PAGE_BYTES);
-    this.shadowWords = new Uint32Array(this.shadow.buffer);
+    // A new memory rather than a fill: its pages take no room until they are written.
+    const { kernels, memory } = this.freshMemory();
+    this.kernels = kernels;
+    this.bytes = new Uint8Array(memory.buffer);
+    this.indices = new Uint32Array(memory.buffer, INDICES, PAGES_PER_PART);
+    this.leaves = new BigUint64Array(memory.buffer, LEAVES, PAGES_PER_PART);
     this.device = new Uint8Array(0);
     this.tree.reset();
+  }
+
+  private freshMemory(): KernelMemory {
+    return new KernelMemory(this.module, SHADOW + this.pageCount * PAGE_BYTES);
   }
 
   /** `onPart` hears of each part as soon as it is made, long before the last one is. */
@@ -92,19 +117,38 @@ export class PageEncoder {
 
   private encodePages(input: EpochInput): void {
     const { pageIndices, pageBytes, pageCount } = input;
-    const now = new Uint32Array(pageBytes.buffer, pageBytes.byteOffset, pageCount * WORDS);
-    const leaves = new BigUint64Array(pageCount);
-    for (let i = 0; i < pageCount; i += 1) {
-      const page = pageIndices[i];
-      this.add(page, now, i * WORDS, this.shadowWords, page * WORDS);
-      const bytes = pageBytes.subarray(i * PAGE_BYTES, (i + 1) * PAGE_BYTES);
-      this.shadow.set(bytes, page * PAGE_BYTES);
-      leaves[i] = this.tree.hashLeaf(
-        page,
-        this.shadow.subarray(page * PAGE_BYTES, (page + 1) * PAGE_BYTES),
-      );
+    for (let from = 0; from < pageCount;) {
+      const count = this.room(pageCount - from);
+      const batch = pageIndices.subarray(from, from + count);
+      if (count > 0 && batch[count - 1] >= this.pageCount) throw new Error('no such page');
+      this.bytes.set(pageBytes.subarray(from * PAGE_BYTES, (from + count) * PAGE_BYTES), NOW);
+      this.indices.set(batch, this.pages);
+      this.kernels.hashPages(NOW, INDICES + this.pages * 4, count, LEAVES);
+      this.tree.update(batch, this.leaves, count);
+      this.encodeBatch(count, SHADOW);
+      from += count;
     }
-    this.tree.update(pageIndices, leaves, pageCount);
+  }
+
+  /** How many of `wanted` pages still fit the part; a part that is full is sent first. */
+  private room(wanted: number): number {
+    if (this.pages === PAGES_PER_PART) this.flush(null);
+    return Math.min(wanted, PAGES_PER_PART - this.pages);
+  }
+
+  /** The next `count` pages of the part, which lie at NOW, against those of `shadow`. */
+  private encodeBatch(count: number, shadow: number): void {
+    const { pages } = this;
+    this.bodyBytes += this.kernels.encodePages(
+      NOW,
+      INDICES + pages * 4,
+      count,
+      shadow,
+      OUT + this.bodyBytes,
+      KINDS + pages,
+      LENGTHS + pages * 2,
+    );
+    this.pages += count;
   }
 
   /** Blocks of the device state that differ from the epoch before. */
@@ -119,43 +163,34 @@ export class PageEncoder {
   }
 
   /** Device state goes by blocks of a page, numbered on from the last page of memory. */
-  private encodeDevice(state: Uint8Array, changed: number[]): void {
-    const blocks = Math.ceil(state.length / PAGE_BYTES);
-    const before = new Uint8Array(blocks * PAGE_BYTES);
-    before.set(this.device.subarray(0, before.length));
-    before.fill(0, Math.min(this.device.length, state.length));
-    const now = new Uint8Array(blocks * PAGE_BYTES);
-    now.set(state);
-    const nowWords = new Uint32Array(now.buffer);
-    const beforeWords = new Uint32Array(before.buffer);
-    for (const block of changed)
-      this.add(this.pageCount + block, nowWords, block * WORDS, beforeWords, block * WORDS);
-    this.device = now.slice(0, state.length);
-  }
-
-  private add(
-    index: number,
-    now: Uint32Array,
-    at: number,
-    before: Uint32Array,
-    was: number,
-  ): void {
-    if (this.pages === PAGES_PER_PART) this.flush(null);
-    const { kind, bytes } = encodePage(now, at, before, was, this.body, this.bodyBytes);
-    this.indices[this.pages] = index;
-    this.kinds[this.pages] = kind;
-    this.lengths[this.pages] = bytes;
-    this.pages += 1;
-    this.bodyBytes += bytes;
+  private encodeDevice(state: Uint8Array, changed: readonly number[]): void {
+    const known = this.device.subarray(0, state.length);
+    for (let from = 0; from < changed.length;) {
+      const count = this.room(changed.length - from);
+      this.bytes.fill(0, NOW, OUT);
+      for (let i = 0; i < count; i += 1) {
+        const at = changed[from + i] * PAGE_BYTES;
+        this.bytes.set(state.subarray(at, at + PAGE_BYTES), NOW + i * PAGE_BYTES);
+        this.bytes.set(known.subarray(at, at + PAGE_BYTES), WAS + i * PAGE_BYTES);
+        this.indices[this.pages + i] = i;
+      }
+      const first = this.pages;
+      this.encodeBatch(count, WAS);
+      for (let i = 0; i < count; i += 1)
+        this.indices[first + i] = this.pageCount + changed[from + i];
+      from += count;
+    }
+    this.device = state.slice();
   }
 
   private flush(end: EpochEnd | null): void {
     const { pages } = this;
+    const { buffer } = this.bytes;
     const part = encodePart({
       indices: this.indices.subarray(0, pages),
-      kinds: this.kinds.subarray(0, pages),
-      lengths: this.lengths.subarray(0, pages),
-      body: this.body.subarray(0, this.bodyBytes),
+      kinds: new Uint8Array(buffer, KINDS, pages),
+      lengths: new Uint16Array(buffer, LENGTHS, pages),
+      body: this.bytes.subarray(OUT, OUT + this.bodyBytes),
       end,
     });
     this.onPart(part, this.parts.length, this.partCount);

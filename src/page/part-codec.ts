@@ -5,9 +5,13 @@
 import { compressSync, uncompressSync } from 'lz4-napi';
 import { Packr, Unpackr } from 'msgpackr';
 import { MirrorError } from '../core/errors.js';
-import { Kind, PAGE_BYTES } from './delta.js';
+import { Kind, PAGE_BYTES, PAGES_PER_PART } from './page-kernels.js';
 
-export const PAGES_PER_PART = 256;
+/** Shorter ones are not compressed. */
+const BODY_BYTES_MIN = 64;
+const SAMPLE_BYTES = 16 << 10;
+const SAMPLE_PIECES = 8;
+const SAMPLE_RATIO_MAX = 0.98;
 const BODY_BYTES_MAX = PAGES_PER_PART * PAGE_BYTES;
 
 export class DecodeError extends MirrorError {
@@ -38,7 +42,7 @@ const packer = new Packr({ useRecords: false });
 const unpacker = new Unpackr({ useRecords: false, int64AsType: 'bigint' });
 
 export function encodePart(part: Part): Uint8Array {
-  const compressed = part.body.length > 64 ? compressSync(Buffer.from(part.body)) : null;
+  const compressed = promises(part.body) ? compressSync(asBuffer(part.body)) : null;
   const worth = compressed !== null && compressed.length < part.body.length;
   const { end } = part;
   const packed = packer.pack([
@@ -54,6 +58,21 @@ export function encodePart(part: Part): Uint8Array {
   ]);
   // The packer reuses its buffer.
   return new Uint8Array(packed);
+}
+
+/** Whether compressing it is worth the time, by a sample: random bytes would take the longest. */
+function promises(body: Uint8Array): boolean {
+  if (body.length <= SAMPLE_BYTES * 4) return body.length > BODY_BYTES_MIN;
+  const sample = Buffer.allocUnsafe(SAMPLE_BYTES);
+  const pieceBytes = SAMPLE_BYTES / SAMPLE_PIECES;
+  const step = Math.floor(body.length / SAMPLE_PIECES);
+  for (let i = 0; i < SAMPLE_PIECES; i += 1)
+    sample.set(body.subarray(i * step, i * step + pieceBytes), i * pieceBytes);
+  return compressSync(sample).length < SAMPLE_BYTES * SAMPLE_RATIO_MAX;
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
 export function decodePart(bytes: Uint8Array, indexEnd: number): Part {
@@ -115,7 +134,7 @@ function inflate(packed: Uint8Array, expectedBytes: number): Uint8Array {
   if (claimed !== expectedBytes)
     throw new DecodeError(`lz4 block claims ${claimed} bytes, ${expectedBytes} expected`);
   try {
-    return uncompressSync(Buffer.from(packed.buffer, packed.byteOffset, packed.byteLength));
+    return uncompressSync(asBuffer(packed));
   } catch (error) {
     throw new DecodeError('bad lz4 block', error);
   }

@@ -1,6 +1,7 @@
 /**
- * One page against its previous version: runs of new bytes, in words of 4 bytes. A run is two
- * bytes, words to skip and words that follow, each below 256; longer ones are split.
+ * What the page kernels are compared with. One page against its previous version: runs of new
+ * bytes, in words of 4 bytes. A run is two bytes, words to skip and words to follow, below 256;
+ * longer ones are split.
  */
 
 export const PAGE_BYTES = 4096;
