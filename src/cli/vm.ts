@@ -130,16 +130,22 @@ const planned = commandOf(
   {
     force: {
       type: 'boolean',
-      about: 'given to the standby: the arbiter forgot the VM and its owner is gone for good',
+      about: 'given to the other host: the owner is gone for good, I made sure of it',
     },
   },
 );
 
-const forced = commandOf('takeover', '', 'force', 'is being taken over by this host');
-
 export const takeover: Command = {
   ...planned,
-  run: (input) => (input.options['force'] === true ? forced : planned).run(input),
+  async run(input) {
+    if (input.options['force'] !== true) return planned.run(input);
+    const vm = vmArg(input);
+    const asked = new ControlClient(socketOf(input)).call<{ memoryLost: boolean }>('force', { vm });
+    const { memoryLost } = await asked;
+    const how = memoryLost ? 'is booted anew: its memory was lost' : 'is being taken over';
+    print(input, `${vm} ${how}`, { name: vm, memoryLost });
+    return 0;
+  },
 };
 
 export const reseed = commandOf(

@@ -3,6 +3,7 @@
  * DESIGN's rules for mirrored VMs are kept here and in `secondary.ts`; no clock takes part in them.
  */
 import { ArbiterClient, type Outcome } from './arbiter-client.js';
+import { ColdBoot, type ColdBootStep } from './cold-boot.js';
 import { MirrorError } from './errors.js';
 import type { Command, Core, CoreConfig, CoreStatus, Effect, Event, SessionId } from './events.js';
 import { Flight } from './flight.js';
@@ -41,12 +42,21 @@ const MOVES: Record<PrimaryPhase, readonly PrimaryPhase[]> = {
   ended: [],
 };
 
+const FIRST_PHASE = {
+  create: 'creating',
+  'cold-boot': 'recovering',
+  'forced-boot': 'recovering',
+  promoted: 'booting',
+} as const;
+
 const RESENDS_MAX = 5;
+/** An owner that runs looks at the record now and then: a person may have forced another. */
+const RECORD_CHECK_DETECTIONS = 10;
 /** A planned switch-over that has not happened by then is given up, in detection times. */
 const HANDOVER_DETECTIONS = 3;
 
 export interface PrimaryStart {
-  readonly start: 'create' | 'cold-boot' | 'promoted';
+  readonly start: 'create' | 'cold-boot' | 'forced-boot' | 'promoted';
   /** Address of the standby's host; `null`: run alone until told otherwise. */
   readonly peer: string | null;
   /** Promotion: the record that names this process, and the epoch that it goes on from. */
@@ -72,8 +82,10 @@ export class Primary implements Core {
   private handover: { epoch: number; sent: boolean; untilMs: number } | null = null;
   private unprotecting = false;
   private reseeding = false;
-  /** Whose image a cold boot asks about: it boots only if none is left. */
-  private probing: 'owner' | 'peer' = 'owner';
+  private readonly coldBoot: ColdBoot;
+  /** A cold boot has asked a daemon and waits for its answer. */
+  private probing = false;
+  private recordCheckAtMs = 0;
   private out: Effect[] = [];
   private nowMs = 0;
 
@@ -83,9 +95,8 @@ export class Primary implements Core {
     this.flight = new Flight(start.epoch ?? 0);
     this.record = start.record ?? null;
     this.wantedPeer = start.peer;
-    this.phase = { create: 'creating', 'cold-boot': 'recovering', promoted: 'booting' }[
-      start.start
-    ] as PrimaryPhase;
+    this.coldBoot = new ColdBoot(config.host, start.start === 'forced-boot');
+    this.phase = FIRST_PHASE[start.start];
   }
 
   step(event: Event, nowMs: number): Effect[] {
@@ -110,7 +121,9 @@ export class Primary implements Core {
 
   private state(): CoreStatus['state'] {
     if (this.phase === 'ended') return 'stopped';
-    if (this.arbiterLost && this.arbiter.busy) return 'waiting-arbiter';
+    const runs = this.phase === 'solo' || this.phase === 'paired';
+    const waits = runs ? this.arbiter.proposing : this.arbiter.busy;
+    if (this.arbiterLost && waits) return 'waiting-arbiter';
     if (this.phase === 'paired') return 'protected';
     if (this.phase === 'solo') return this.sync ? 'syncing' : 'solo';
     // Stalled by policy: output is held until a person, or a takeover, decides.
@@ -182,6 +195,7 @@ export class Primary implements Core {
   private onTime(): void {
     if (this.phase === 'creating' || this.phase === 'recovering') this.firstRead();
     if (this.phase === 'leaving') this.watchRecord();
+    if (this.phase === 'solo' || this.phase === 'paired') this.checkRecord();
     this.emit(...this.arbiter.tick(this.nowMs));
     if (this.watch) this.watchPeer(this.watch);
     const { handover } = this;
@@ -221,7 +235,7 @@ export class Primary implements Core {
   // --- Becoming the owner ---------------------------------------------------------------------
 
   private firstRead(): void {
-    if (this.arbiter.busy || this.record !== null || this.nowMs < (this.redialAtMs ?? 0)) return;
+    if (this.arbiter.busy || this.probing || this.nowMs < (this.redialAtMs ?? 0)) return;
     this.emit(...this.arbiter.read());
   }
 
@@ -229,6 +243,12 @@ export class Primary implements Core {
   private watchRecord(): void {
     if (this.arbiter.busy || this.nowMs < (this.redialAtMs ?? 0)) return;
     this.redialAtMs = this.nowMs + this.config.redialMs;
+    this.emit(...this.arbiter.read());
+  }
+
+  private checkRecord(): void {
+    if (this.arbiter.busy || this.nowMs < this.recordCheckAtMs) return;
+    this.recordCheckAtMs = this.nowMs + this.config.detectMs * RECORD_CHECK_DETECTIONS;
     this.emit(...this.arbiter.read());
   }
 
@@ -254,7 +274,7 @@ export class Primary implements Core {
   private readBack(record: VmRecord | null): void {
     if (this.reseeding) return this.reseedOn(record);
     if (this.phase === 'creating') return this.create(record);
-    if (this.phase === 'recovering') return this.recover(record);
+    if (this.phase === 'recovering') return this.coldBootStep(this.coldBoot.consider(record));
     if (record && record.ownerIncarnation !== this.config.incarnation) this.superseded();
   }
 
@@ -268,32 +288,29 @@ export class Primary implements Core {
     this.emit(...this.arbiter.propose(proposal, record?.revision ?? 0));
   }
 
-  /** DESIGN rule 7: a cold boot by the owner, and only if no image is left alive. */
-  private recover(record: VmRecord | null): void {
-    if (!record || record.owner !== this.config.host || record.mode === 'stopped')
-      return this.end('released');
-    this.record = record;
-    // A standby of this host may have been promoted while this process waited for the arbiter.
-    this.probing = 'owner';
-    this.emit({ type: 'probe-image', host: record.owner, incarnation: record.ownerIncarnation });
+  private coldBootStep(step: ColdBootStep): void {
+    switch (step.do) {
+      case 'probe':
+        this.probing = true;
+        return this.emit({ type: 'probe-image', host: step.host, incarnation: step.incarnation });
+      case 'wait':
+        this.redialAtMs = this.nowMs + this.config.redialMs;
+        return;
+      case 'leave':
+        this.emit({ type: 'warn', code: 'NOT_BOOTED', text: step.reason });
+        return this.end('released');
+      case 'boot': {
+        this.record = step.record;
+        const proposal = soloProposal(this.config, step.record);
+        return this.emit(...this.arbiter.propose(proposal, step.record.revision));
+      }
+    }
   }
 
   private imageAlive(alive: boolean | 'unknown'): void {
-    if (this.phase !== 'recovering' || this.arbiter.busy || !this.record) return;
-    const { record } = this;
-    const maybePaired =
-      record.mode === 'paired' || this.arbiter.generationAttempted > record.generation;
-    if (alive === true && this.probing === 'owner') this.end('released');
-    else if (alive !== false) {
-      this.record = null;
-      this.redialAtMs = this.nowMs + this.config.redialMs;
-    } else if (this.probing === 'owner' && maybePaired) {
-      this.probing = 'peer';
-      this.emit({ type: 'probe-image', host: record.peer, incarnation: record.peerIncarnation });
-    } else {
-      const proposal = soloProposal(this.config, record);
-      this.emit(...this.arbiter.propose(proposal, record.revision));
-    }
+    this.probing = false;
+    if (this.phase !== 'recovering' || this.arbiter.busy) return;
+    this.coldBootStep(this.coldBoot.heard(alive, this.arbiter.generationAttempted));
   }
 
   private won(record: VmRecord): void {

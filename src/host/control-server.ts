@@ -71,9 +71,22 @@ export class ControlServer {
       case 'vm':
         if (params['command'] === 'protect') this.daemon.checkPeer(text(params, 'peer'));
         return this.daemon.find(text(params, 'vm')).request(text(params, 'method'), params);
+      case 'force':
+        return this.force(text(params, 'vm'));
       default:
         throw new HostError('BAD_REQUEST', `unknown method ${method}`);
     }
+  }
+
+  /** The standby here takes over on a person's word; without one the VM is booted anew. */
+  private async force(vm: string): Promise<unknown> {
+    const living = this.daemon.living(vm);
+    if (living) {
+      await living.request('command', { command: 'force' });
+      return { name: vm, memoryLost: false };
+    }
+    await startedOrFailed(await this.daemon.forceBoot(vm));
+    return { name: vm, memoryLost: true };
   }
 
   private async start(params: Params): Promise<unknown> {

@@ -106,7 +106,7 @@ export class Daemon {
     this.orphans?.stop();
     this.arbiter.close();
     this.server.close();
-    const living = this.living();
+    const living = this.allLiving();
     for (const child of living) child.kill();
     await Promise.all(living.map((child) => child.exited));
     await this.registry.settled();
@@ -153,6 +153,25 @@ export class Daemon {
     }
   }
 
+  /**
+   * A person says that the owner is gone for good: this host boots the VM anew, as loss of memory.
+   * Refused if an image of it is known to be alive.
+   */
+  async forceBoot(name: string): Promise<VmChild> {
+    const known = this.registry.find(name);
+    if (!known) throw new HostError('NO_SUCH_VM', `this host knows no VM ${name}`);
+    await bootFilesThere(known.config);
+    const { vmUuid, config: vm, peer } = known;
+    const init = { vmUuid, vm, peer, start: 'forced-boot', auditEvery: 0 } as const;
+    return this.spawn({ role: 'primary', vmName: name, ...init });
+  }
+
+  /** What serves the VM here, if anything does. */
+  living(name: string): VmChild | null {
+    const child = this.families.get(name)?.current();
+    return child && !child.ended ? child : null;
+  }
+
   checkPeer(peer: string): void {
     if (parseAddress(peer).port === 0) throw new HostError('BAD_ADDRESS', `${peer} has no port`);
     requireSecure(peer, this.config.insecure);
@@ -172,7 +191,7 @@ export class Daemon {
       host: this.config.name,
       everyMs: Math.max(ORPHAN_LOOK_MS_MIN, 2 * this.config.detectMs),
       known: () => this.registry.load(() => {}).filter(({ name }) => !this.starting.has(name)),
-      living: (vmUuid) => this.living().filter((child) => child.init.vmUuid === vmUuid),
+      living: (vmUuid) => this.allLiving().filter((child) => child.init.vmUuid === vmUuid),
       read: (vmUuid) => this.arbiter.read(vmUuid),
       adopt: (vm) => {
         this.options.onFault?.(`${vm.name} is owned by this host and no process has it: booting`);
@@ -181,7 +200,7 @@ export class Daemon {
     });
   }
 
-  private living(): VmChild[] {
+  private allLiving(): VmChild[] {
     return [...this.families.values()].flatMap((family) => family.living());
   }
 
@@ -254,7 +273,7 @@ export class Daemon {
   }
 
   private isAlive(vmUuid: string, incarnation: string): boolean | 'unknown' {
-    const living = this.living().filter((child) => child.init.vmUuid === vmUuid);
+    const living = this.allLiving().filter((child) => child.init.vmUuid === vmUuid);
     const meant = (child: VmChild): boolean =>
       incarnation === '' ? child.counts : child.incarnation === incarnation;
     if (living.some(meant)) return true;
@@ -275,7 +294,7 @@ export class Daemon {
     const other = known?.owner === true && known.vmUuid !== vmUuid;
     if (other || living.some((child) => child.init.vmUuid !== vmUuid))
       throw new HostError('NAME_TAKEN', `another VM named ${vmName} is on this host`);
-    const unproven = this.living().filter(
+    const unproven = this.allLiving().filter(
       (child) => child.init.role === 'secondary' && !child.counts,
     );
     const ofThis = unproven.filter((child) => child.init.vmName === vmName);

@@ -22,6 +22,7 @@ const BY_CODE: Record<string, { exit: number; status: number }> = {
   ALREADY_RUNNING: { exit: Exit.refused, status: 409 },
   NAME_TAKEN: { exit: Exit.refused, status: 409 },
   REFUSED: { exit: Exit.refused, status: 409 },
+  NOT_BOOTED: { exit: Exit.refused, status: 409 },
   NOT_OWNER: { exit: Exit.refused, status: 409 },
   STATE_DIR_IN_USE: { exit: Exit.refused, status: 409 },
   STATE_DIR_OPEN: { exit: Exit.refused, status: 403 },

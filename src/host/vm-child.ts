@@ -145,7 +145,8 @@ export class VmChild {
   private gone(): void {
     if (this.ended) return;
     const { state, reason } = this.lastWords ?? { state: 'failed', reason: 'its process died' };
-    const told = state === 'failed' ? this.lastWarning?.text : undefined;
+    const refused = state === 'failed' || this.lastWarning?.code === 'NOT_BOOTED';
+    const told = refused ? this.lastWarning?.text : undefined;
     this.ended = { state, reason: reason || told || (ENDINGS[state] ?? '') };
     for (const pending of this.pending.values()) {
       clearTimeout(pending.timer);

@@ -343,6 +343,7 @@ export class VmProcess {
     const link = new VmLink(socket, this.codec);
     try {
       const offer = await link.accept(this.files);
+      this.peerAddress = offer.address;
       if (!this.replica) {
         await this.source.fromOffer(offer.specJson);
         this.replica = await Replica.create(await this.source.create());

@@ -23,7 +23,7 @@ export interface InitMessage {
   readonly vmUuid: string;
   /** Primary only: what to boot. */
   readonly vm: VmConfig | null;
-  readonly start: 'create' | 'cold-boot';
+  readonly start: 'create' | 'cold-boot' | 'forced-boot';
   readonly peer: string | null;
   readonly auditEvery: number;
 }

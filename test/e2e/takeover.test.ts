@@ -131,6 +131,41 @@ e2e('a VM process that dies when no standby is left is booted again, as loss of 
   ),
 );
 
+e2e('--force: another host boots a VM whose owner is gone, and only then', () =>
+  within(
+    60_000,
+    'forced boot',
+    (async () => {
+      const pool = new TestPool(500);
+      try {
+        await pool.startWitness();
+        const a = await pool.addHost('a');
+        const b = await pool.addHost('b');
+        const vm = pool.writeVm('lost', {});
+        const started = await pool.mirror(a, ['start', vm, '--peer', b.address]);
+        assert.is(started.code, 0, started.stderr);
+        await pool.kill(b.process);
+        await pool.waitFor(a, 'lost', 'solo');
+        await pool.mirror(a, ['unprotect', 'lost']);
+        await pool.startHost(b);
+        const early = await pool.mirror(b, ['takeover', 'lost', '--force']);
+        assert.is(early.code, 4, early.stderr);
+        assert.match(early.stderr, /owner is alive/);
+        await pool.kill(a.process);
+        const forced = await pool.mirror(b, ['takeover', 'lost', '--force', '--json']);
+        assert.is(forced.code, 0, forced.stderr);
+        assert.is((JSON.parse(forced.stdout) as { memoryLost: boolean }).memoryLost, true);
+        await pool.waitFor(b, 'lost', 'solo');
+        await pool.startHost(a);
+        await pool.waitFor(b, 'lost', 'protected');
+        await pool.waitFor(a, 'lost', 'standby');
+      } finally {
+        await pool.close();
+      }
+    })(),
+  ),
+);
+
 e2e('a frozen daemon leaves its VM served; planned switch-over and stop lose nothing', () =>
   within(
     60_000,

@@ -22,6 +22,7 @@ export const FAULTS = {
   unprotect: 1,
   protect: 3,
   start: 3,
+  'force-boot': 2,
   'power-off': 0.3,
   stop: 0.3,
 } as const;
@@ -98,6 +99,7 @@ export class FaultInjector {
       stop: () => this.command('stop'),
       protect: () => this.protect(),
       start: () => this.start(host),
+      'force-boot': () => this.forceBoot(host),
       'power-off': () => this.powerOff(),
     };
     inject[name]();
@@ -126,6 +128,14 @@ export class FaultInjector {
     const { world } = this;
     const over = world.members.length === 0 && world.arbiter.record?.mode === 'stopped';
     if (over && world.host(host).up) world.create(host);
+  }
+
+  /** An operator who sees the owner's host down and no image anywhere. */
+  private forceBoot(host: string): void {
+    const { world } = this;
+    const { record } = world.arbiter;
+    const gone = record && record.owner !== host && !world.host(record.owner).up;
+    if (gone && world.members.length === 0 && world.host(host).up) world.forceBoot(host);
   }
 
   private powerOff(): void {

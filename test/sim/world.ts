@@ -114,6 +114,10 @@ export class World {
     this.dispatch(this.spawn(host, 'create', this.nextId++), { type: 'tick' });
   }
 
+  forceBoot(host: string): void {
+    this.dispatch(this.spawn(host, 'forced-boot', 0), { type: 'tick' });
+  }
+
   crash(member: Member): void {
     if (!member.alive) return;
     this.options.trace?.(`${this.nowMs.toFixed(1)} ${member.incarnation} died`);
@@ -153,7 +157,11 @@ export class World {
     this.dispatch(this.spawn(owner, 'cold-boot', 0), { type: 'tick' });
   }
 
-  private spawn(host: string, start: 'create' | 'cold-boot' | 'standby', life: number): Member {
+  private spawn(
+    host: string,
+    start: 'create' | 'cold-boot' | 'forced-boot' | 'standby',
+    life: number,
+  ): Member {
     const incarnation = `${host}${this.nextId++}`;
     const config: CoreConfig = {
       ...{ vm: 'vm', vmUuid: 'u', host, address: host, incarnation, detectMs: DETECT_MS },
