@@ -24,10 +24,7 @@ export interface GuestClientOptions {
   clients?: number;
   /** The first client's number in the guest; two runs at a time must not share numbers. */
   firstClient?: number;
-  /**
-   * How many requests may be unanswered at a time. A burst of more than the 58 frames that a ne2k
-   * holds makes v86's lose them all.
-   */
+  /** How many requests may be unanswered at a time. */
   window?: number;
   /** After how long an unanswered request is sent again. */
   retryMs?: number;

@@ -42,6 +42,22 @@ test('says who it is, ticks in time, echoes lines, and switches itself off', asy
   });
 });
 
+test('answers every frame of a burst that its NIC could not hold at once', async () => {
+  await withGuest('ip=10.77.0.2/24 tick=10', 16, async (rig) => {
+    const burst = { clients: 64, window: 64, retryMs: 15_000 };
+    const client = new GuestClient({ port: rig.ethernet, ...SELF, ...burst });
+    try {
+      await client.connect(10_000);
+      // Twice as many at once as the ring has room for.
+      client.start(64);
+      await until(10_000, 'all answered', () => client.verdict().ops >= 64);
+      assert.is(client.verdict().retries, 0);
+    } finally {
+      client.close();
+    }
+  });
+});
+
 test('loses no tick when the host was late', async () => {
   await withGuest('tick=5 dirty=16', 16, async (rig) => {
     await until(10_000, '20 ticks', () => rig.judge.ticks >= 20);

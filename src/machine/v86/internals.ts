@@ -13,6 +13,11 @@ export interface V86Nic {
   mac: Uint8Array;
   /** Only ne2k: its buffer starts with the MAC, every byte twice. */
   memory?: Uint8Array;
+  /** Only ne2k: pages of its receive ring, and the next to be written and to be read. */
+  pstart?: number;
+  pstop?: number;
+  curpg?: number;
+  boundary?: number;
 }
 
 export interface V86Uart {

@@ -10,6 +10,10 @@ type Enter = (work: () => void) => void;
 const SERIAL_INPUT_BYTES_MAX = 64 << 10;
 const FRAME_BYTES_MAX = 1514 + 4;
 const FRAME_BYTES_MIN = 14;
+/** A ne2k keeps frames that the guest has not read in a ring of pages, and drops what is more. */
+const RING_PAGE_BYTES = 256;
+const RING_HEADER_BYTES = 4;
+const FRAMES_WAITING_MAX = 1_024;
 
 export class SerialBridge implements SerialPort {
   onBytes: ((bytes: Uint8Array) => void) | null = null;
@@ -64,6 +68,9 @@ export class NicBridge implements NicPort {
   private readonly engine: Engine;
   private readonly enter: Enter;
   private output: Uint8Array[] = [];
+  /** Came in faster than the device takes them. */
+  private waiting: Uint8Array[] = [];
+  private readonly device: V86Nic;
 
   constructor(nic: MachineSpec['nics'][number], engine: Engine, enter: Enter) {
     this.id = nic.id;
@@ -72,6 +79,7 @@ export class NicBridge implements NicPort {
     this.enter = enter;
     const device = engine.cpu.devices.net ?? engine.cpu.devices.virtio_net;
     if (!device) throw new EngineError('v86 has no network device');
+    this.device = device;
     setMac(device, parseMac(nic.mac));
     engine.emulator.add_listener('net0-send', (frame: Uint8Array) => {
       // v86 goes on using the buffer.
@@ -81,7 +89,33 @@ export class NicBridge implements NicPort {
 
   receive(frame: Uint8Array): void {
     if (frame.length < FRAME_BYTES_MIN || frame.length > FRAME_BYTES_MAX) return;
-    this.enter(() => this.engine.emulator.bus.send('net0-receive', frame));
+    if (this.waiting.length === 0 && this.fits(frame)) this.enter(() => this.deliver(frame));
+    else if (this.waiting.length < FRAMES_WAITING_MAX) this.waiting.push(frame);
+  }
+
+  /** A slice of the guest begins: it may have read some of what was delivered before. */
+  beginSlice(): void {
+    let count = 0;
+    for (; count < this.waiting.length && this.fits(this.waiting[count]); count += 1)
+      this.deliver(this.waiting[count]);
+    if (count > 0) this.waiting.splice(0, count);
+  }
+
+  get hasWaiting(): boolean {
+    return this.waiting.length > 0;
+  }
+
+  /** One page stays free: a ring filled to the last looks empty to the device. */
+  private fits(frame: Uint8Array): boolean {
+    const { pstart, pstop, curpg, boundary } = this.device;
+    if (pstart === undefined || pstop === undefined) return true;
+    if (curpg === undefined || boundary === undefined) return true;
+    const free = boundary > curpg ? boundary - curpg : pstop - curpg + boundary - pstart;
+    return free > Math.ceil((frame.length + RING_HEADER_BYTES) / RING_PAGE_BYTES) + 1;
+  }
+
+  private deliver(frame: Uint8Array): void {
+    this.engine.emulator.bus.send('net0-receive', frame);
   }
 
   handOut(): void {

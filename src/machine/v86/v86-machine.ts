@@ -225,7 +225,10 @@ export class V86Machine implements Machine {
     const { cpu } = this.engine;
     let sleepMs = 0;
     try {
-      sleepMs = onClock(this.clock, () => cpu.main_loop());
+      sleepMs = onClock(this.clock, () => {
+        for (const nic of this.nicBridges) nic.beginSlice();
+        return cpu.main_loop();
+      });
     } catch (error) {
       this.failed = true;
       const cause = error instanceof Error ? error : new Error(String(error));
@@ -237,6 +240,7 @@ export class V86Machine implements Machine {
     this.instructions += (counter - this.lastCounter) >>> 0;
     this.lastCounter = counter;
     this.handOut();
+    if (this.nicBridges.some((nic) => nic.hasWaiting)) sleepMs = Math.min(sleepMs, 1);
     if (!this.poweredOff) return sleepMs;
     this.tellPowerOff();
     return null;
