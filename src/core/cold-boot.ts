@@ -15,18 +15,25 @@ export type ColdBootStep =
 
 export class ColdBoot {
   private readonly host: string;
-  private readonly forced: boolean;
+  /** Over the record of which generation a person gave the word; `null`: nobody did. */
+  private readonly forcedOver: number | null;
   private record: VmRecord | null = null;
   private asking: 'owner' | 'peer' = 'owner';
 
-  constructor(host: string, forced: boolean) {
+  constructor(host: string, forcedOver: number | null) {
     this.host = host;
-    this.forced = forced;
+    this.forcedOver = forcedOver;
+  }
+
+  private get forced(): boolean {
+    return this.forcedOver !== null;
   }
 
   consider(record: VmRecord | null): ColdBootStep {
     if (!record || record.mode === 'stopped')
       return { do: 'leave', reason: 'the record does not say that it runs' };
+    if (this.forced && record.generation !== this.forcedOver)
+      return { do: 'leave', reason: `host ${record.owner} has come back since: look again` };
     if (record.owner !== this.host && !this.forced)
       return { do: 'leave', reason: `host ${record.owner} owns it` };
     this.record = record;

@@ -9,7 +9,7 @@ import { Secondary } from './secondary.js';
 export function createPrimary(
   config: CoreConfig,
   note: HostNote | null,
-  options: { start: 'create' | 'cold-boot' | 'forced-boot'; peer: string | null },
+  options: { start: 'create' | 'cold-boot'; peer: string | null; forcedOver?: number | null },
 ): Core {
   return new Primary(config, note, options);
 }

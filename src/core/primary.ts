@@ -45,7 +45,6 @@ const MOVES: Record<PrimaryPhase, readonly PrimaryPhase[]> = {
 const FIRST_PHASE = {
   create: 'creating',
   'cold-boot': 'recovering',
-  'forced-boot': 'recovering',
   promoted: 'booting',
 } as const;
 
@@ -56,7 +55,9 @@ const RECORD_CHECK_DETECTIONS = 10;
 const HANDOVER_DETECTIONS = 3;
 
 export interface PrimaryStart {
-  readonly start: 'create' | 'cold-boot' | 'forced-boot' | 'promoted';
+  readonly start: 'create' | 'cold-boot' | 'promoted';
+  /** Cold boot on a person's word: over the record of this generation and no other. */
+  readonly forcedOver?: number | null;
   /** Address of the standby's host; `null`: run alone until told otherwise. */
   readonly peer: string | null;
   /** Promotion: the record that names this process, and the epoch that it goes on from. */
@@ -95,7 +96,7 @@ export class Primary implements Core {
     this.flight = new Flight(start.epoch ?? 0);
     this.record = start.record ?? null;
     this.wantedPeer = start.peer;
-    this.coldBoot = new ColdBoot(config.host, start.start === 'forced-boot');
+    this.coldBoot = new ColdBoot(config.host, start.forcedOver ?? null);
     this.phase = FIRST_PHASE[start.start];
   }
 

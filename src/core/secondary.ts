@@ -30,6 +30,8 @@ const MOVES: Record<SecondaryPhase, readonly SecondaryPhase[]> = {
   ended: [],
 };
 
+const STANDBY_REFUSAL = 'this host is the standby: give the command to the owner';
+
 interface Staging {
   readonly generation: number;
   readonly epoch: number;
@@ -377,7 +379,7 @@ export class Secondary implements Core {
   // --- A person's word ------------------------------------------------------------------------
 
   private command({ type: command }: Command): void {
-    const error = command === 'force' ? this.force() : 'this host is the standby: ask the owner';
+    const error = command === 'force' ? this.force() : STANDBY_REFUSAL;
     this.emit({ type: 'answer', command, error });
   }
 

@@ -162,7 +162,11 @@ export class Daemon {
     if (!known) throw new HostError('NO_SUCH_VM', `this host knows no VM ${name}`);
     await bootFilesThere(known.config);
     const { vmUuid, config: vm, peer } = known;
-    const init = { vmUuid, vm, peer, start: 'forced-boot', auditEvery: 0 } as const;
+    const reply = await this.arbiter.read(vmUuid);
+    if (reply.outcome !== 'ok' || !reply.record)
+      throw new HostError('REFUSED', 'the arbiter does not tell who owns it: nothing was done');
+    const forcedOver = reply.record.generation;
+    const init = { vmUuid, vm, peer, start: 'cold-boot', forcedOver, auditEvery: 0 } as const;
     return this.spawn({ role: 'primary', vmName: name, ...init });
   }
 

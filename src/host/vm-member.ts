@@ -105,7 +105,9 @@ export class VmProcess {
     const config = this.coreConfig();
     const core =
       init.role === 'primary'
-        ? createPrimary(config, note, { start: init.start, peer: init.peer })
+        ? createPrimary(config, note, {
+            ...{ start: init.start, peer: init.peer, forcedOver: init.forcedOver ?? null },
+          })
         : createSecondary(config, note);
     this.driver = new VmDriver(core, this.handlers(), (status) => this.statusChanged(status));
     this.driver.dispatch({ type: 'tick' });

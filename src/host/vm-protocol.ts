@@ -23,7 +23,9 @@ export interface InitMessage {
   readonly vmUuid: string;
   /** Primary only: what to boot. */
   readonly vm: VmConfig | null;
-  readonly start: 'create' | 'cold-boot' | 'forced-boot';
+  readonly start: 'create' | 'cold-boot';
+  /** A person's word that the owner named by the record of this generation is gone. */
+  readonly forcedOver?: number;
   readonly peer: string | null;
   readonly auditEvery: number;
 }

@@ -111,8 +111,12 @@ config('a host is described by its file, its options, or both', () => {
   const host = hostConfig({ ...settings, name: 'b' }, '/state');
   assert.equal(host, {
     ...{ name: 'b', listen: '127.0.0.1:7701', stateDir: '/state', insecure: false },
-    ...{ arbiter: 'witness:127.0.0.1:7710', detectMs: 500 },
+    ...{ arbiter: 'witness:127.0.0.1:7710', detectMs: 500, advertise: null },
   });
+  const open = { ...settings, listen: '0.0.0.0:7701', insecure: true };
+  assert.throws(() => hostConfig(open, '/state'), /add --advertise HOST:PORT/);
+  const advertise = '10.0.0.1:7701';
+  assert.is(hostConfig({ ...open, advertise }, '/state').advertise, advertise);
   assert.throws(() => parseHostSettings('nam: a\n', 'host.yaml'), /host.yaml:1:1: nam: is not/);
   const wrong = (change: object, expected: RegExp): void =>
     assert.throws(() => hostConfig({ ...settings, ...change }, '/state'), expected);
@@ -120,7 +124,7 @@ config('a host is described by its file, its options, or both', () => {
   wrong({ arbiter: 'etcd:1.2.3.4:1' }, /not witness/);
   wrong({ listen: '0.0.0.0:7701' }, /--insecure/);
   wrong({ arbiter: 'witness:10.0.0.1:7710' }, /--insecure/);
-  assert.ok(hostConfig({ ...settings, listen: '0.0.0.0:7701', insecure: true }, '/state'));
+  assert.ok(hostConfig({ ...settings, listen: '10.0.0.1:7701', insecure: true }, '/state'));
 });
 
 config.run();

@@ -9,6 +9,7 @@ import { DETECT_MS, World, type CoreFactory } from './world.js';
 const FAULTS_MS = 2_500;
 const QUIET_MS = 12 * DETECT_MS;
 const HEAL_MS = 60 * DETECT_MS;
+const VIOLATIONS_TOLD = 5;
 const LOOK_EVERY_MS = 3 * DETECT_MS;
 
 export interface RunOptions {
@@ -33,7 +34,7 @@ export function runSeed(seed: number, options: RunOptions = {}): RunResult {
   } catch (error) {
     violations.push(`the core threw: ${String(error)}`);
   }
-  return { violations, takeovers: world.takeovers };
+  return { violations: violations.slice(0, VIOLATIONS_TOLD), takeovers: world.takeovers };
 }
 
 function isProtected(world: World): boolean {

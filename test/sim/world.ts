@@ -114,8 +114,10 @@ export class World {
     this.dispatch(this.spawn(host, 'create', this.nextId++), { type: 'tick' });
   }
 
+  /** An operator looks at the record, and gives the word for what it shows. */
   forceBoot(host: string): void {
-    this.dispatch(this.spawn(host, 'forced-boot', 0), { type: 'tick' });
+    const forcedOver = this.arbiter.record?.generation ?? 0;
+    this.dispatch(this.spawn(host, 'cold-boot', 0, forcedOver), { type: 'tick' });
   }
 
   crash(member: Member): void {
@@ -159,8 +161,9 @@ export class World {
 
   private spawn(
     host: string,
-    start: 'create' | 'cold-boot' | 'forced-boot' | 'standby',
+    start: 'create' | 'cold-boot' | 'standby',
     life: number,
+    forcedOver: number | null = null,
   ): Member {
     const incarnation = `${host}${this.nextId++}`;
     const config: CoreConfig = {
@@ -174,7 +177,7 @@ export class World {
     const core =
       start === 'standby'
         ? make.createSecondary(config, note)
-        : make.createPrimary(config, note, { start, peer });
+        : make.createPrimary(config, note, { start, peer, forcedOver });
     const member = new Member(core, host, incarnation, life);
     this.members.push(member);
     return member;
