@@ -38,8 +38,10 @@ export interface Part {
   readonly end: EpochEnd | null;
 }
 
-const packer = new Packr({ useRecords: false });
-const unpacker = new Unpackr({ useRecords: false, int64AsType: 'bigint' });
+/** No structures are kept from one part to the next, and no part is ever incomplete. */
+const LIMITS = { maxSharedStructures: 0, maxOwnStructures: 0, maxIncompleteBufferSize: 0 } as const;
+const packer = new Packr({ ...LIMITS, useRecords: false });
+const unpacker = new Unpackr({ ...LIMITS, useRecords: false, int64AsType: 'bigint' });
 
 export function encodePart(part: Part): Uint8Array {
   const compressed = promises(part.body) ? compressSync(asBuffer(part.body)) : null;

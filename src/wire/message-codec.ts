@@ -14,6 +14,7 @@ const PLAIN = {
   int64AsType: 'number',
   maxSharedStructures: 0,
   maxOwnStructures: 0,
+  maxIncompleteBufferSize: 0,
 } as const;
 
 const packr = new Packr(PLAIN);

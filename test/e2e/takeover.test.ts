@@ -60,7 +60,7 @@ e2e('a frozen owner is superseded; thawed, it stops and is of use again', () =>
       const frozen = processTree(a.process?.pid ?? 0);
       for (const pid of frozen) process.kill(pid, 'SIGSTOP');
       await pool.waitFor(b, 'web', 'solo');
-      await rest(1_000);
+      await rest(10_000);
       for (const pid of frozen) process.kill(pid, 'SIGCONT');
       await pool.waitFor(b, 'web', 'protected');
       const status = await pool.waitFor(a, 'web', 'standby');
