@@ -114,6 +114,7 @@ export class EpochLoop {
     const pauseMs = Number(process.hrtime.bigint() - pausedAt) / 1e6;
     this.sweep.advance(range);
     this.figures.captured(order.epoch, pauseMs, result);
+    if (order.final) this.figures.syncDone();
     this.listener.captured(order.epoch, {
       complete: this.sweep.complete,
       ready: this.sweep.restFitsOneEpoch,

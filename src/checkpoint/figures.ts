@@ -19,6 +19,10 @@ export class Samples {
     this.count += 1;
   }
 
+  clear(): void {
+    this.count = 0;
+  }
+
   /** The newest sample, 0 if there is none. */
   get last(): number {
     return this.count === 0 ? 0 : this.ring[(this.count - 1) % SAMPLES_MAX];
@@ -69,6 +73,12 @@ export class EpochFigures {
       this.commitMs.add(nowMs - atMs);
       this.capturedAtMs.delete(captured);
     }
+  }
+
+  /** A sync is over: its large epochs say nothing of those to come. */
+  syncDone(): void {
+    for (const samples of [this.pauseMs, this.copyMs, this.commitMs]) samples.clear();
+    this.capturedAtMs.clear();
   }
 
   /** A lost session: what is in flight will not be acknowledged. */
