@@ -10,6 +10,7 @@ import { console_ } from './console.js';
 import { demo } from './demo.js';
 import { doctor } from './doctor.js';
 import { guestBuild, guestClient } from './guest.js';
+import { arbiterInit } from './arbiter.js';
 import { ethernetSwitch, host, witness } from './host.js';
 import { list, status, wait } from './status.js';
 import { version } from './version.js';
@@ -19,6 +20,7 @@ const COMMANDS: readonly Command[] = [
   demo,
   host,
   witness,
+  arbiterInit,
   start,
   stop,
   status,

@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { access, constants } from 'node:fs/promises';
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import type { DirLock } from '../pool/dir-lock.js';
-import { WitnessClient } from '../pool/witness-client.js';
+import { openArbiter, type Arbiter } from '../pool/arbiter.js';
 import { parseAddress } from '../wire/address.js';
 import { readPreamble } from '../wire/preamble.js';
 import { requireSecure, type HostConfig } from './host-config.js';
@@ -54,14 +54,14 @@ export class Daemon {
   private port = 0;
   private closing = false;
   private orphans: OrphanWatch | null = null;
-  private readonly arbiter: WitnessClient;
+  private readonly arbiter: Arbiter;
 
   constructor(config: HostConfig, options: DaemonOptions = {}) {
     this.config = config;
     this.options = options;
     this.address = config.advertise ?? config.listen;
     this.registry = new VmRegistry(config.stateDir);
-    this.arbiter = new WitnessClient(config.arbiter, { deadlineMs: config.detectMs });
+    this.arbiter = openArbiter(config.arbiter, { deadlineMs: config.detectMs });
     this.server = createServer({ pauseOnConnect: false }, (socket) => void this.accept(socket));
     this.server.maxConnections = CONNECTIONS_MAX;
   }

@@ -1,5 +1,6 @@
 /** What a daemon is told at its start: by `--config host.yaml`, by options, or by both. */
 import * as v from 'valibot';
+import { parseArbiter, plainAddresses } from '../pool/arbiter.js';
 import { isLoopback, parseAddress } from '../wire/address.js';
 import { HostError } from './host-error.js';
 import { NAME } from './vm-config.js';
@@ -42,14 +43,13 @@ export function hostConfig(settings: HostSettings, stateDirStandard: string): Ho
   if (!NAME.test(name)) throw usage(`--name ${name}: not a name (a-z, 0-9 and -, at most 63)`);
   if (listen === undefined) throw usage('where to listen? give --listen HOST:PORT');
   if (arbiter === undefined) throw usage('which arbiter? give --arbiter witness:HOST:PORT');
-  if (!arbiter.startsWith('witness:')) throw usage(`--arbiter ${arbiter}: not witness:HOST:PORT`);
   const detectMs = settings.detectMs ?? 1_000;
   if (!(detectMs >= DETECT_MS.min && detectMs <= DETECT_MS.max))
     throw usage(`--detect-ms ${detectMs}: must be from ${DETECT_MS.min} to ${DETECT_MS.max}`);
   const insecure = settings.insecure ?? false;
   requireSecure(listen, insecure);
   const advertise = advertised(listen, settings.advertise);
-  requireSecure(arbiter.slice('witness:'.length), insecure);
+  for (const address of plainAddresses(parseArbiter(arbiter))) requireSecure(address, insecure);
   const stateDir = settings.stateDir ?? stateDirStandard;
   return { name, listen, advertise, stateDir, arbiter, detectMs, insecure };
 }

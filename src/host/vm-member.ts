@@ -11,7 +11,7 @@ import type { HostNote } from '../core/record.js';
 import type { EncodedPart } from '../checkpoint/epoch-loop.js';
 import { SerialRing } from '../gate/serial-ring.js';
 import type { Machine } from '../machine/machine.js';
-import { WitnessClient } from '../pool/witness-client.js';
+import { openArbiter, type Arbiter } from '../pool/arbiter.js';
 import { joinPart } from '../replica/part.js';
 import { Replica } from '../replica/replica.js';
 import { loadFrameCodec, type FrameCodec } from '../wire/frame.js';
@@ -64,7 +64,7 @@ export class VmProcess {
   replica: Replica | null = null;
   source: MachineSource;
   private readonly codec: FrameCodec;
-  private readonly arbiter: WitnessClient;
+  private readonly arbiter: Arbiter;
   private readonly notes: NoteStore;
   private readonly files: FileStore;
   private readonly links = new Map<SessionId, VmLink>();
@@ -99,7 +99,10 @@ export class VmProcess {
     this.files = files;
     this.source = source;
     this.incarnation = incarnation;
-    this.arbiter = new WitnessClient(init.host.arbiter, { deadlineMs: init.host.detectMs });
+    this.arbiter = openArbiter(init.host.arbiter, {
+      deadlineMs: init.host.detectMs,
+      onFault: (text) => this.tell({ type: 'warning', code: 'ARBITER_FAULT', text }),
+    });
     this.notes = notes;
     this.peerAddress = init.peer;
     const config = this.coreConfig();

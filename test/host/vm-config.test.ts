@@ -121,7 +121,9 @@ config('a host is described by its file, its options, or both', () => {
   const wrong = (change: object, expected: RegExp): void =>
     assert.throws(() => hostConfig({ ...settings, ...change }, '/state'), expected);
   wrong({ detectMs: 5 }, /must be from 100/);
-  wrong({ arbiter: 'etcd:1.2.3.4:1' }, /not witness/);
+  wrong({ arbiter: 'etcd:1.2.3.4:1' }, /--insecure/);
+  wrong({ arbiter: 'zookeeper:1.2.3.4:1' }, /not witness:HOST:PORT, etcd:/);
+  wrong({ arbiter: 'file:relative' }, /file:\/PATH/);
   wrong({ listen: '0.0.0.0:7701' }, /--insecure/);
   wrong({ arbiter: 'witness:10.0.0.1:7710' }, /--insecure/);
   assert.ok(hostConfig({ ...settings, listen: '10.0.0.1:7701', insecure: true }, '/state'));

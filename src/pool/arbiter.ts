@@ -1,0 +1,76 @@
+/**
+ * Where the records are: a witness of Mirror's own, an etcd cluster, or a folder on storage that
+ * all hosts share. Every implementation runs `test/pool/arbiter-acceptance.ts`.
+ */
+import { MirrorError } from '../core/errors.js';
+import type { ArbiterReply } from '../core/events.js';
+import type { Proposal } from '../core/record.js';
+import { isLoopback, parseAddress } from '../wire/address.js';
+import { EtcdArbiter } from './etcd-arbiter.js';
+import { FileArbiter } from './file-arbiter.js';
+import { WitnessClient } from './witness-client.js';
+
+export interface Arbiter {
+  /** Linearizable: never older than what any finished call has returned. */
+  read(vmUuid: string): Promise<ArbiterReply>;
+  /**
+   * Makes `proposal` the record of revision `expectRevision + 1` if the record has revision
+   * `expectRevision` (0: there is none). Whatever got no answer in time is `unknown`.
+   */
+  cas(vmUuid: string, expectRevision: number, proposal: Proposal): Promise<ArbiterReply>;
+  close(): void;
+}
+
+export type ArbiterSpec =
+  | { readonly kind: 'witness'; readonly address: string }
+  | { readonly kind: 'etcd'; readonly endpoints: readonly string[] }
+  | { readonly kind: 'file'; readonly path: string };
+
+const FORMS = 'witness:HOST:PORT, etcd:HOST:PORT[,HOST:PORT...] or file:/PATH';
+
+export function parseArbiter(text: string): ArbiterSpec {
+  const [kind, rest] = [text.slice(0, text.indexOf(':')), text.slice(text.indexOf(':') + 1)];
+  if (kind === 'witness') {
+    parseAddress(rest);
+    return { kind, address: rest };
+  }
+  if (kind === 'etcd') return { kind, endpoints: rest.split(',').map(endpointOf) };
+  if (kind === 'file' && rest.startsWith('/')) return { kind, path: rest };
+  throw new MirrorError('USAGE', `arbiter ${text}: it is not ${FORMS}`);
+}
+
+function endpointOf(text: string): string {
+  const url = /^https?:\/\//.test(text) ? text : `http://${text}`;
+  const plain = url.replace(/^https?:\/\//, '').replace(/\/$/, '');
+  parseAddress(plain);
+  return url.replace(/\/$/, '');
+}
+
+/** Addresses that are reached without encryption and are not this machine's own. */
+export function plainAddresses(spec: ArbiterSpec): string[] {
+  const all =
+    spec.kind === 'witness'
+      ? [spec.address]
+      : spec.kind === 'etcd'
+        ? spec.endpoints.filter((url) => url.startsWith('http:')).map((url) => url.slice(7))
+        : [];
+  return all.filter((address) => !isLoopback(parseAddress(address).host));
+}
+
+export interface ArbiterOptions {
+  readonly deadlineMs: number;
+  /** Told what an operator should see to, such as a damaged record. */
+  readonly onFault?: (text: string) => void;
+}
+
+export function openArbiter(text: string, options: ArbiterOptions): Arbiter {
+  const spec = parseArbiter(text);
+  switch (spec.kind) {
+    case 'witness':
+      return new WitnessClient(spec.address, options);
+    case 'etcd':
+      return new EtcdArbiter(spec.endpoints, options);
+    case 'file':
+      return new FileArbiter(spec.path, options);
+  }
+}
