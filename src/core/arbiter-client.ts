@@ -127,7 +127,9 @@ export class ArbiterClient {
     if (record && sameAs(operation.proposal, record))
       return { effects, outcome: this.done({ type: 'won', record }) };
     const revision = record?.revision ?? 0;
-    if (revision !== operation.expectRevision && record)
+    // Revisions start anew when a person reseeds a forgetful arbiter; generations never do.
+    const outrun = (record?.generation ?? 0) >= operation.proposal.generation;
+    if ((revision !== operation.expectRevision || outrun) && record)
       return { effects, outcome: this.done({ type: 'lost', record }) };
     // The same revision: nothing is settled, see above.
     return { effects: [...effects, ...this.startSwap()], outcome: null };

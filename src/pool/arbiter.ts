@@ -15,7 +15,8 @@ export interface Arbiter {
   read(vmUuid: string): Promise<ArbiterReply>;
   /**
    * Makes `proposal` the record of revision `expectRevision + 1` if the record has revision
-   * `expectRevision` (0: there is none). Whatever got no answer in time is `unknown`.
+   * `expectRevision` (0: there is none) and a lower generation. Whatever got no answer in time is
+   * `unknown`.
    */
   cas(vmUuid: string, expectRevision: number, proposal: Proposal): Promise<ArbiterReply>;
   close(): void;

@@ -2,11 +2,17 @@
  * An existing etcd cluster as the arbiter, through the JSON gateway of its v3 API. A record is the
  * value of one key, changed only by transactions that compare the key's *version*: etcd counts it
  * from 1 at every change, as we count revisions, so the two are equal for as long as nobody else
- * writes the key. No lease takes part.
+ * writes the key. A second key holds the generation, so that the same transaction can see to it
+ * that it rises. No lease takes part.
  *
  * Source: etcd 3.4, Documentation/dev-guide/api_grpc_gateway.md and rpc.proto.
  */
-import { request as httpRequest, Agent, type IncomingMessage, type RequestOptions } from 'node:http';
+import {
+  request as httpRequest,
+  Agent,
+  type IncomingMessage,
+  type RequestOptions,
+} from 'node:http';
 import { Agent as TlsAgent, request as httpsRequest } from 'node:https';
 import { MirrorError } from '../core/errors.js';
 import type { ArbiterReply } from '../core/events.js';
@@ -56,11 +62,21 @@ export class EtcdArbiter {
 
   async cas(vmUuid: string, expectRevision: number, proposal: Proposal): Promise<ArbiterReply> {
     const key = keyOf(vmUuid);
+    const [generationKey, generation] = [
+      base64(`${KEY_PREFIX}${vmUuid}/generation`),
+      padded(proposal),
+    ];
     const record: VmRecord = { ...proposal, revision: expectRevision + 1 };
     const value = base64(JSON.stringify(record));
+    const version = { key, target: 'VERSION', result: 'EQUAL', version: String(expectRevision) };
+    const rises = { key: generationKey, target: 'VALUE', result: 'LESS', value: generation };
     const answer = await this.ask<TxnAnswer>('/v3/kv/txn', {
-      compare: [{ key, target: 'VERSION', result: 'EQUAL', version: String(expectRevision) }],
-      success: [{ request_put: { key, value } }],
+      // The first record has none to rise above: a key that is not there compares with nothing.
+      compare: expectRevision === 0 ? [version] : [version, rises],
+      success: [
+        { request_put: { key, value } },
+        { request_put: { key: generationKey, value: generation } },
+      ],
       failure: [{ request_range: { key } }],
     });
     if (!answer) return { outcome: 'unknown' };
@@ -125,7 +141,7 @@ export class EtcdArbiter {
     return new Promise((resolve) => {
       const asked = (secure ? httpsRequest : httpRequest)(url, options, (response) => {
         collect(response).then(
-          (text) => finish(response.statusCode === 200 ? parsed<T>(text) : null),
+          (text) => finish(response.statusCode === 200 ? (parsed(text) as T | null) : null),
           () => finish(null),
         );
       });
@@ -152,9 +168,9 @@ async function collect(response: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString();
 }
 
-function parsed<T>(text: string): T | null {
+function parsed(text: string): unknown {
   try {
-    return JSON.parse(text) as T;
+    return JSON.parse(text) as unknown;
   } catch {
     return null;
   }
@@ -162,3 +178,4 @@ function parsed<T>(text: string): T | null {
 
 const base64 = (text: string): string => Buffer.from(text).toString('base64');
 const keyOf = (vmUuid: string): string => base64(`${KEY_PREFIX}${vmUuid}`);
+const padded = ({ generation }: Proposal): string => base64(String(generation).padStart(16, '0'));

@@ -1,12 +1,7 @@
 /**
  * A folder on storage that all hosts share, as the arbiter. Revision r of a record is the file
  * `r.json`, claimed by `link()` of a file that is already whole and fsynced: of all who try, one
- * wins, and the others get EEXIST.
- *
- * Why this is safe under any pause: a claim is never taken back, and what lies far behind is only
- * cleared away once much newer claims stand. A writer that slept so long that its place was cleared
- * can link again, but looks at the folder once more afterwards: it has won only if nothing stands
- * there so much newer. Readers take the newest, so what it linked is seen by nobody.
+ * wins, and the others get EEXIST. Why that is safe under any pause is told by `changeByClaim`.
  *
  * A reply that got lost (NFS repeats a `link` and is told EEXIST by its own first try) is settled
  * by comparing inodes. Sources: open(2) on O_EXCL and NFS; Disk Paxos is for raw devices.
@@ -18,6 +13,7 @@ import { MirrorError } from '../core/errors.js';
 import type { ArbiterReply } from '../core/events.js';
 import type { Proposal, VmRecord } from '../core/record.js';
 import type { ArbiterOptions } from './arbiter.js';
+import { changeByClaim, type ClaimResult, type ClaimStep } from './file-claims.js';
 import { parseRecord } from './witness-protocol.js';
 
 /** Without it a folder is no arbiter: a mount point with nothing mounted is an empty folder. */
@@ -52,7 +48,10 @@ export class FileArbiter {
     });
     if (found.includes(MARKER)) return;
     if (found.length > 0)
-      throw new MirrorError('REFUSED', `${root} is not empty: give the arbiter a folder of its own`);
+      throw new MirrorError(
+        'REFUSED',
+        `${root} is not empty: give the arbiter a folder of its own`,
+      );
     await writeFile(join(root, MARKER), 'version 1\n', { flush: true, mode: 0o600 });
     await syncDir(root);
   }
@@ -63,20 +62,23 @@ export class FileArbiter {
 
   cas(vmUuid: string, expectRevision: number, proposal: Proposal): Promise<ArbiterReply> {
     return this.inTime(async () => {
-      const current = await this.newest(vmUuid);
-      if ((current?.revision ?? 0) !== expectRevision)
-        return { outcome: 'conflict', record: current };
-      const record: VmRecord = { ...proposal, revision: expectRevision + 1 };
-      await mkdir(this.dirOf(vmUuid), { mode: 0o700 }).catch(unlessThere);
-      const linked = await this.claim(vmUuid, record);
-      const standing = await this.newest(vmUuid);
-      const newest = standing?.revision ?? 0;
-      // Further behind than that, the place may have been another's and cleared away since.
-      if (!linked || newest - record.revision >= CLAIMS_KEPT)
-        return { outcome: 'conflict', record: standing };
-      if (newest === record.revision) await this.clearAway(vmUuid, newest);
-      return { outcome: 'ok', record };
+      const steps = changeByClaim(expectRevision, proposal, CLAIMS_KEPT);
+      let next = steps.next();
+      while (next.done !== true) next = steps.next(await this.carryOut(vmUuid, next.value));
+      return next.value;
     });
+  }
+
+  private async carryOut(vmUuid: string, step: ClaimStep): Promise<ClaimResult> {
+    switch (step.do) {
+      case 'newest':
+        return { record: await this.newest(vmUuid) };
+      case 'claim':
+        return { linked: await this.claim(vmUuid, step.record) };
+      case 'clear':
+        await this.clearAway(vmUuid, step.below);
+        return {};
+    }
   }
 
   close(): void {
@@ -86,6 +88,7 @@ export class FileArbiter {
   /** Whole and durable before it is linked; durable in its folder before anybody is told. */
   private async claim(vmUuid: string, record: VmRecord): Promise<boolean> {
     const dir = this.dirOf(vmUuid);
+    await mkdir(dir, { mode: 0o700 }).catch(unlessThere);
     const mine = join(dir, `${randomUUID()}.new`);
     const target = join(dir, nameOf(record.revision));
     const file = await open(mine, 'wx', 0o600);
@@ -142,10 +145,10 @@ export class FileArbiter {
     return names.filter((name) => CLAIM.test(name)).sort();
   }
 
-  private async clearAway(vmUuid: string, revision: number): Promise<void> {
+  private async clearAway(vmUuid: string, below: number): Promise<void> {
     const dir = this.dirOf(vmUuid);
     const claims = await this.claims(dir);
-    const old = claims.filter((name) => name < nameOf(Math.max(0, revision - CLAIMS_KEPT)));
+    const old = claims.filter((name) => name < nameOf(Math.max(0, below)));
     await Promise.all(old.map((name) => unlink(join(dir, name)).catch(() => {})));
   }
 

@@ -43,9 +43,11 @@ export class RecordStore {
   ): Promise<{ won: boolean; record: VmRecord | null }> {
     return this.inTurn(vmUuid, async () => {
       const current = await this.load(vmUuid);
-      if ((current?.revision ?? 0) !== expectRevision) return { won: false, record: current };
-      if (proposal.vmUuid !== vmUuid || proposal.generation <= (current?.generation ?? 0))
-        throw new MirrorError('BAD_PROPOSAL', `a change of ${vmUuid} must raise its generation`);
+      if (proposal.vmUuid !== vmUuid)
+        throw new MirrorError('BAD_PROPOSAL', `a change of ${vmUuid} for another VM`);
+      const outrun = proposal.generation <= (current?.generation ?? 0);
+      if ((current?.revision ?? 0) !== expectRevision || outrun)
+        return { won: false, record: current };
       if (!current && this.fileCount >= RECORDS_MAX)
         throw new MirrorError('TOO_MANY_RECORDS', `there are ${RECORDS_MAX} records already`);
       const record = { ...proposal, revision: expectRevision + 1 };

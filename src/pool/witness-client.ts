@@ -42,8 +42,7 @@ export class WitnessClient {
 
   private ask(body: object): Promise<ArbiterReply> {
     return new Promise((resolve) => {
-      if (this.closed || this.waiting.size >= WAITING_MAX)
-        return resolve({ outcome: 'unknown' });
+      if (this.closed || this.waiting.size >= WAITING_MAX) return resolve({ outcome: 'unknown' });
       const id = this.nextId;
       this.nextId += 1;
       const timer = setTimeout(() => {

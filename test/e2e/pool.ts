@@ -107,7 +107,7 @@ export class TestPool {
       ...['host', '--name', host.name, '--listen', host.listens],
       ...['--advertise', host.address],
       ...['--state-dir', host.stateDir, '--detect-ms', String(this.detectMs)],
-      ...['--arbiter', `witness:${this.arbiters.get(host.name)}`],
+      ...['--arbiter', arbiterOf(this.arbiters.get(host.name) ?? '')],
     ]);
     await until(10_000, `host ${host.name} answers`, async () => {
       const ran = await this.mirror(host, ['list', '--json']);
@@ -188,6 +188,10 @@ export class TestPool {
     return child;
   }
 }
+
+/** A bare address is a witness's. */
+const arbiterOf = (text: string): string =>
+  /^(etcd|file):/.test(text) ? text : `witness:${text}`;
 
 export function runMirror(args: string[], timeoutMs: number): Promise<Ran> {
   return new Promise((resolve) => {

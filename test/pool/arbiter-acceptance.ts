@@ -68,6 +68,8 @@ async function changes(rig: ArbiterRig): Promise<void> {
   assert.equal(await arbiter.read(vm), { outcome: 'ok', record: first });
   const second = { ...proposal(vm, 2, 'b'), revision: 2 };
   assert.equal(await arbiter.cas(vm, 1, proposal(vm, 2, 'b')), { outcome: 'ok', record: second });
+  const lower = await arbiter.cas(vm, 2, proposal(vm, 2, 'c'));
+  assert.equal(lower, { outcome: 'conflict', record: second }, 'generations only rise');
   assert.equal(await arbiter.read(other), { outcome: 'ok', record: null }, 'others are untouched');
   arbiter.close();
 }
@@ -96,7 +98,7 @@ async function increments(rig: ArbiterRig): Promise<void> {
   const [clients, each] = [6, 15];
   let won = 0;
   const work = async (client: Arbiter, name: string): Promise<void> => {
-    for (let done = 0; done < each; ) {
+    for (let done = 0; done < each;) {
       const read = await client.read(vm);
       if (read.outcome === 'unknown') throw new Error('no answer');
       const { revision, generation } = read.record ?? { revision: 0, generation: 0 };

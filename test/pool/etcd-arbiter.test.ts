@@ -23,39 +23,43 @@ function given(name: string, size: number, play: (rig: EtcdRig) => Promise<void>
   });
 }
 
-given('any of three members may be killed under load: no change is lost or doubled', 3, async (rig) => {
-  const vm = randomUUID();
-  const arbiter = rig.connect(2_000);
-  let promised = 0;
-  let maybe = 0;
-  let ended = false;
-  const work = (async () => {
-    while (!ended) {
-      const reply = await arbiter.cas(vm, promised, proposal(vm, promised + 1));
-      if (reply.outcome === 'ok') promised += 1;
-      else if (reply.outcome === 'conflict') {
-        const revision = reply.record?.revision ?? 0;
-        assert.is(revision, promised + 1, 'only a try of our own can have come between');
-        promised = revision;
-        maybe += 1;
+given(
+  'any of three members may be killed under load: no change is lost or doubled',
+  3,
+  async (rig) => {
+    const vm = randomUUID();
+    const arbiter = rig.connect(2_000);
+    let promised = 0;
+    let maybe = 0;
+    const load = { ended: false };
+    const work = (async () => {
+      while (!load.ended) {
+        const reply = await arbiter.cas(vm, promised, proposal(vm, promised + 1));
+        if (reply.outcome === 'ok') promised += 1;
+        else if (reply.outcome === 'conflict') {
+          const revision = reply.record?.revision ?? 0;
+          assert.is(revision, promised + 1, 'only a try of our own can have come between');
+          promised = revision;
+          maybe += 1;
+        }
       }
+    })();
+    for (const member of rig.members) {
+      await new Promise((resolve) => setTimeout(resolve, 400));
+      await rig.killMember(member);
+      const before = promised;
+      await until(15_000, 'changes go on with two members', () => promised > before + 5);
+      rig.startMember(member);
+      await new Promise((resolve) => setTimeout(resolve, 1_500));
     }
-  })();
-  for (const member of rig.members) {
-    await new Promise((resolve) => setTimeout(resolve, 400));
-    await rig.killMember(member);
-    const before = promised;
-    await until(15_000, 'changes go on with two members', () => promised > before + 5);
-    rig.startMember(member);
-    await new Promise((resolve) => setTimeout(resolve, 1_500));
-  }
-  ended = true;
-  await work;
-  const read = await arbiter.read(vm);
-  assert.is(read.outcome === 'ok' && read.record?.revision, promised);
-  process.stdout.write(`\nNOTE etcd: ${promised} changes, ${maybe} of them with a lost answer\n`);
-  arbiter.close();
-});
+    load.ended = true;
+    await work;
+    const read = await arbiter.read(vm);
+    assert.is(read.outcome === 'ok' && read.record?.revision, promised);
+    process.stdout.write(`\nNOTE etcd: ${promised} changes, ${maybe} of them with a lost answer\n`);
+    arbiter.close();
+  },
+);
 
 given('without a majority the answer is unknown, and comes back with it', 3, async (rig) => {
   const vm = randomUUID();

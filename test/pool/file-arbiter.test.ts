@@ -1,4 +1,4 @@
-/** A folder on shared storage as an arbiter, and what is its own: lost replies, sleepers, mounts. */
+/** A folder on shared storage as an arbiter, and its own: lost replies, sleepers, mounts. */
 import { randomUUID } from 'node:crypto';
 import { link, readdir, rename } from 'node:fs/promises';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -8,7 +8,12 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FileArbiter, type FileSteps } from '../../src/pool/file-arbiter.js';
 import { within } from '../within.js';
-import { arbiterAcceptance, proposal, type Arbiter, type ArbiterRig } from './arbiter-acceptance.js';
+import {
+  arbiterAcceptance,
+  proposal,
+  type Arbiter,
+  type ArbiterRig,
+} from './arbiter-acceptance.js';
 
 const file = suite('file arbiter');
 

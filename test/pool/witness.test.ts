@@ -77,7 +77,7 @@ given('a change that raises no generation, or is of another VM, is refused', asy
   const client = rig.connect(2_000);
   assert.is((await client.cas(vm, 0, proposal(vm, 5))).outcome, 'ok');
   for (const generation of [4, 5])
-    assert.is((await client.cas(vm, 1, proposal(vm, generation))).outcome, 'unknown');
+    assert.is((await client.cas(vm, 1, proposal(vm, generation))).outcome, 'conflict');
   assert.is((await client.cas(vm, 1, proposal(randomUUID(), 6))).outcome, 'unknown');
   const read = await client.read(vm);
   assert.is(read.outcome === 'ok' && read.record?.generation, 5);

@@ -11,6 +11,7 @@ export class SimArbiter {
   era = 0;
   /** The highest generation that ever stood here. */
   newestGeneration = 0;
+  private clearedBelow = 0;
   private past: (VmRecord | null)[] = [];
 
   /** What stood here before the last change. */
@@ -22,10 +23,10 @@ export class SimArbiter {
     if (era !== this.era) return { outcome: 'conflict', record: null };
     if (effect.type === 'arbiter-read') return { outcome: 'ok', record: this.record };
     const revision = this.record?.revision ?? 0;
-    if (revision !== effect.expectRevision) return { outcome: 'conflict', record: this.record };
-    this.past.push(this.record);
-    this.record = { ...effect.proposal, revision: revision + 1 };
-    this.newestGeneration = Math.max(this.newestGeneration, this.record.generation);
+    const outrun = (this.record?.generation ?? 0) >= effect.proposal.generation;
+    if (revision !== effect.expectRevision || outrun)
+      return { outcome: 'conflict', record: this.record };
+    this.put({ ...effect.proposal, revision: revision + 1 });
     return { outcome: 'ok', record: this.record };
   }
 
@@ -38,6 +39,26 @@ export class SimArbiter {
     this.record = null;
     this.past = [];
     this.newestGeneration = 0;
+    this.clearedBelow = 0;
+  }
+
+  /** A claim of a revision on shared storage: won if it is new, or if its place is free again. */
+  claim(record: VmRecord, era: number): boolean {
+    if (era !== this.era) return false;
+    const newest = this.record?.revision ?? 0;
+    if (record.revision <= newest) return record.revision < this.clearedBelow;
+    this.put(record);
+    return true;
+  }
+
+  clear(below: number): void {
+    this.clearedBelow = Math.max(this.clearedBelow, below);
+  }
+
+  private put(record: VmRecord): void {
+    this.past.push(this.record);
+    this.record = record;
+    this.newestGeneration = Math.max(this.newestGeneration, record.generation);
   }
 
   /** Back to an earlier record, as from a backup. */

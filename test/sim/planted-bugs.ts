@@ -7,12 +7,14 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import type { changeByClaim } from '../../src/pool/file-claims.js';
 import type { Bias } from './faults.js';
 import type { CoreFactory } from './world.js';
 
-const CORE = fileURLToPath(new URL('../../src/core/', import.meta.url));
+const SOURCE = fileURLToPath(new URL('../../src/', import.meta.url));
+const CLAIMS = '../pool/file-claims.js';
 
-/** File, what stands there, and what is put in its place. */
+/** File (of the core, unless a path says otherwise), what stands there, and what replaces it. */
 type Patch = readonly [file: string, find: string, replace: string];
 
 export interface PlantedBug {
@@ -32,7 +34,7 @@ const NO_ELIGIBILITY: Patch = [
 export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'output is released when captured, before any ack',
-    seed: 5,
+    seed: 1,
     bias: {},
     patches: [
       [
@@ -45,7 +47,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'an ack before the epoch is durable',
-    seed: 6,
+    seed: 3,
     bias: {},
     patches: [
       [
@@ -58,7 +60,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'an epoch whose hash does not match is applied',
-    seed: 20,
+    seed: 69,
     bias: { corrupt: 4 },
     patches: [NO_VERIFYING],
   },
@@ -73,7 +75,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'what is durable goes back to an older epoch',
-    seed: 5,
+    seed: 3,
     bias: { double: 4, slow: 4 },
     patches: [
       NO_VERIFYING,
@@ -84,7 +86,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'an ack after the promotion',
-    seed: 17,
+    seed: 22,
     bias: { freeze: 3 },
     patches: [
       [
@@ -117,7 +119,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'the gate opens when the peer is lost, before the CAS for solo is won',
-    seed: 10,
+    seed: 1,
     bias: {},
     patches: [
       [
@@ -129,7 +131,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a CAS without an answer is taken for won',
-    seed: 5,
+    seed: 1,
     bias: {},
     patches: [
       [
@@ -145,7 +147,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a lost CAS is repeated on the newer revision',
-    seed: 9,
+    seed: 1,
     bias: {},
     patches: [
       [
@@ -158,7 +160,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a superseded owner runs on with its gate open',
-    seed: 9,
+    seed: 1,
     bias: {},
     patches: [
       [
@@ -171,7 +173,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: "the owner's incarnation is ignored: any process of that host counts as the owner",
-    seed: 56,
+    seed: 22,
     bias: { 'crash-process': 4, freeze: 3 },
     patches: [
       [
@@ -199,7 +201,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a stale generation is accepted from an arbiter that forgot',
-    seed: 22,
+    seed: 208,
     bias: { 'arbiter-restore': 20, 'arbiter-wipe': 0 },
     patches: [
       [
@@ -212,7 +214,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'the pair rests on a capture made before the gate closed',
-    seed: 5,
+    seed: 1,
     bias: {},
     patches: [
       [
@@ -224,7 +226,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'the gate opens again while the CAS for the pair is unsettled',
-    seed: 86,
+    seed: 118,
     bias: { 'crash-process': 3, arbiterSlow: 3 },
     patches: [
       ['primary.js', "if (sync.stage === 'pairing')", 'if (false)'],
@@ -237,7 +239,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'the standby is told that output was released when it was only captured',
-    seed: 13,
+    seed: 1,
     bias: {},
     patches: [
       [
@@ -249,7 +251,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a VM that was stopped is taken over',
-    seed: 6,
+    seed: 4,
     bias: { stop: 30, 'power-off': 10 },
     patches: [
       ['proposals.js', "mode: 'stopped',\n        ...NOBODY,", "mode: 'stopped',"],
@@ -266,13 +268,13 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a cold boot although the peer may hold an image',
-    seed: 127,
+    seed: 14,
     bias: { 'crash-host': 3, 'cut-peer': 3 },
     patches: [['cold-boot.js', "(alive === 'unknown' && !this.forced)", 'false']],
   },
   {
     name: 'a cold boot although a standby of this host was promoted meanwhile',
-    seed: 153,
+    seed: 944,
     bias: { 'arbiter-down': 4, 'crash-process': 4, 'cut-arbiter': 3 },
     patches: [
       ['cold-boot.js', "if (alive === true && (asking === 'owner' || this.forced))", 'if (false)'],
@@ -281,7 +283,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'acks may stay away for ever while heartbeats live',
-    seed: 13,
+    seed: 1,
     bias: { 'stuck-acks': 6 },
     patches: [
       ['primary.js', 'watch.silent(this.nowMs) || stuck ||', 'watch.silent(this.nowMs) ||'],
@@ -289,24 +291,47 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a greeting may stay unanswered for ever while heartbeats live',
-    seed: 35,
+    seed: 13,
     bias: { loss: 5 },
     patches: [['primary.js', '|| stuck || ignored', '|| stuck']],
   },
+  {
+    name: 'a claim on shared storage is believed although somebody else had it',
+    seed: 535,
+    bias: { freeze: 3, arbiterSlow: 3 },
+    patches: [[CLAIMS, '!linked ||', '']],
+  },
+  {
+    name: 'a writer that slept believes its claim of a place that was freed',
+    seed: 131,
+    bias: { 'sleep-before-claim': 40, 'cut-peer': 8, 'mend-cuts': 6, unprotect: 12, protect: 8 },
+    patches: [[CLAIMS, '|| newest - record.revision >= kept', '']],
+  },
 ];
 
+export interface Planted {
+  readonly make: CoreFactory;
+  readonly claims: typeof changeByClaim;
+  dispose(): void;
+}
+
 /** The core with one bug in it; `dispose` removes the copy. */
-export async function plant(bug: PlantedBug): Promise<{ make: CoreFactory; dispose(): void }> {
+export async function plant(bug: PlantedBug): Promise<Planted> {
   const dir = mkdtempSync(join(tmpdir(), 'mirror-planted-'));
-  cpSync(CORE, dir, { recursive: true });
+  const core = join(dir, 'core');
+  cpSync(join(SOURCE, 'core'), core, { recursive: true });
+  cpSync(join(SOURCE, 'pool', 'file-claims.js'), join(core, CLAIMS));
   writeFileSync(join(dir, 'package.json'), '{"type":"module"}');
   for (const [file, find, replace] of bug.patches) {
-    const path = join(dir, file);
+    const path = join(core, file);
     const pieces = readFileSync(path, 'utf8').split(find);
     if (pieces.length !== 2)
       throw new Error(`${bug.name}: its place was found ${pieces.length - 1} times, not once`);
     writeFileSync(path, pieces.join(replace));
   }
-  const make = (await import(pathToFileURL(join(dir, 'member.js')).href)) as CoreFactory;
-  return { make, dispose: () => rmSync(dir, { recursive: true, force: true }) };
+  const load = async (file: string): Promise<unknown> =>
+    import(pathToFileURL(join(core, file)).href);
+  const make = (await load('member.js')) as CoreFactory;
+  const { changeByClaim: claims } = (await load(CLAIMS)) as { changeByClaim: typeof changeByClaim };
+  return { make, claims, dispose: () => rmSync(dir, { recursive: true, force: true }) };
 }

@@ -4,6 +4,7 @@
  */
 import { FaultInjector, type Bias } from './faults.js';
 import { Person } from './person.js';
+import type { changeByClaim } from '../../src/pool/file-claims.js';
 import { DETECT_MS, World, type CoreFactory } from './world.js';
 
 const FAULTS_MS = 2_500;
@@ -14,6 +15,7 @@ const LOOK_EVERY_MS = 3 * DETECT_MS;
 
 export interface RunOptions {
   readonly make?: CoreFactory;
+  readonly claims?: typeof changeByClaim;
   readonly bias?: Bias;
   readonly trace?: (line: string) => void;
 }
@@ -25,7 +27,8 @@ export interface RunResult {
 
 export function runSeed(seed: number, options: RunOptions = {}): RunResult {
   const onPeerLoss = seed % 10 === 0 ? 'stall' : 'solo';
-  const world = new World(seed, { ...options, onPeerLoss });
+  const arbiter = seed % 4 === 3 ? 'file' : 'witness';
+  const world = new World(seed, { ...options, onPeerLoss, arbiter });
   const { violations } = world.oracle;
   try {
     begin(world);
@@ -60,6 +63,7 @@ function recovery(world: World): void {
   const { schedule, oracle } = world;
   const person = new Person(world);
   world.calm();
+  world.sleepMsBeforeClaim = 0;
   schedule.runUntil(world.nowMs + QUIET_MS);
   const endMs = world.nowMs + HEAL_MS;
   let healed = isProtected(world);

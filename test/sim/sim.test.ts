@@ -32,8 +32,8 @@ sim('no seed violates a rule, and protection comes back', () => {
 async function caught(bug: PlantedBug): Promise<boolean> {
   const { seed, bias } = bug;
   assert.equal(runSeed(seed, { bias }).violations, [], `${bug.name}: seed ${seed} without the bug`);
-  const { make, dispose } = await plant(bug);
-  const { violations } = runSeed(seed, { bias, make });
+  const { make, claims, dispose } = await plant(bug);
+  const { violations } = runSeed(seed, { bias, make, claims });
   dispose();
   return violations.length > 0;
 }

@@ -5,6 +5,7 @@
 import type { ArbiterReply, CoreConfig, Effect, Event } from '../../src/core/events.js';
 import { createPrimary, createSecondary } from '../../src/core/member.js';
 import type { PeerMessage } from '../../src/core/messages.js';
+import { changeByClaim, type ClaimResult, type ClaimStep } from '../../src/pool/file-claims.js';
 import { SimArbiter, type ArbiterEffect } from './arbiter.js';
 import { SimHost } from './host.js';
 import { Member, type Payload } from './member.js';
@@ -15,6 +16,8 @@ import { Schedule } from './schedule.js';
 export const DETECT_MS = 100;
 const ARBITER_DEADLINE_MS = 60;
 const RECOVER_EVERY_MS = 40;
+/** Few, so that places are freed while writers sleep. */
+const CLAIMS_KEPT = 1;
 /** Outputs that a gate holds at most: then the VM stands still. */
 const GATE_MAX = 120;
 
@@ -41,6 +44,9 @@ interface Link {
 }
 
 export interface WorldOptions {
+  /** `file`: records are changed by claims on shared storage. */
+  readonly arbiter?: 'witness' | 'file';
+  readonly claims?: typeof changeByClaim;
   readonly make?: CoreFactory;
   readonly onPeerLoss?: 'solo' | 'stall';
   /** Told everything that happens, for replays. */
@@ -60,6 +66,8 @@ export class World {
   /** Compare-and-swaps on their way to the arbiter. */
   requestsOut = 0;
   members: Member[] = [];
+  /** The next host that is about to claim a revision freezes for so long. */
+  sleepMsBeforeClaim = 0;
   /** Processes that the operator gave the last word. */
   readonly vouched = new Set<string>();
   private readonly options: WorldOptions;
@@ -73,6 +81,10 @@ export class World {
     this.hosts = new Map(['a', 'b'].map((name) => [name, new SimHost(name, this.schedule)]));
     this.schedule.every(4, () => this.pace());
     this.schedule.every(RECOVER_EVERY_MS, () => this.recover());
+  }
+
+  get keepsByClaims(): boolean {
+    return this.options.arbiter === 'file';
   }
 
   get stalls(): boolean {
@@ -447,7 +459,12 @@ export class World {
       answered = true;
       this.dispatch(member, { type: 'arbiter-reply', request, reply });
     };
-    this.schedule.at(ARBITER_DEADLINE_MS, () => answer({ outcome: 'unknown' }));
+    // Which of a deadline and an answer a process hears first when it thaws, nobody can say.
+    this.schedule.at(ARBITER_DEADLINE_MS, () =>
+      this.whenAwake(member, () =>
+        this.schedule.at(prng.below(8), () => answer({ outcome: 'unknown' })),
+      ),
+    );
     const copies = prng.chance(weather.double) ? 2 : 1;
     for (let copy = 0; copy < copies; copy += 1) {
       const thereMs = prng.chance(weather.arbiterSlow) ? 1 + prng.below(200) : 2;
@@ -455,11 +472,70 @@ export class World {
       this.requestsOut += 1;
       this.schedule.at(thereMs, () => {
         this.requestsOut -= 1;
-        if (!this.arbiter.up || this.blocked(member.host, 'arbiter')) return;
-        const reply = this.arbiter.carryOut(effect, era);
-        if (!lost && !this.blocked('arbiter', member.host))
+        if (!this.reachesArbiter(member)) return;
+        const told = (reply: ArbiterReply): void => {
+          if (lost || this.blocked('arbiter', member.host)) return;
           this.schedule.at(1, () => answer(reply));
+        };
+        if (this.options.arbiter === 'file' && effect.type === 'arbiter-cas')
+          this.changeByClaims(member, effect, told);
+        else told(this.arbiter.carryOut(effect, era));
       });
+    }
+  }
+
+  private reachesArbiter(member: Member): boolean {
+    return this.arbiter.up && !this.blocked(member.host, 'arbiter');
+  }
+
+  /**
+   * The real steps on modelled storage. It is the host itself that takes them: it may freeze, die
+   * or lose the storage between any two.
+   */
+  private changeByClaims(
+    member: Member,
+    effect: Extract<Effect, { type: 'arbiter-cas' }>,
+    told: (reply: ArbiterReply) => void,
+  ): void {
+    const { era } = this.arbiter;
+    const { claims = changeByClaim } = this.options;
+    const steps = claims(effect.expectRevision, effect.proposal, CLAIMS_KEPT);
+    const advance = (result: ClaimResult): void => {
+      const next = steps.next(result);
+      if (next.done === true) return told(next.value);
+      if (next.value.do === 'claim' && this.sleepMsBeforeClaim > 0) {
+        member.frozenUntilMs = this.nowMs + this.sleepMsBeforeClaim;
+        this.sleepMsBeforeClaim = 0;
+      }
+      const tookMs = this.prng.chance(this.weather.arbiterSlow) ? this.prng.below(120) : 1;
+      this.requestsOut += 1;
+      this.schedule.at(tookMs, () => {
+        this.requestsOut -= 1;
+        this.whenAwake(member, () => {
+          if (this.reachesArbiter(member)) advance(this.takeStep(next.value, era));
+        });
+      });
+    };
+    advance({});
+  }
+
+  /** A process that is frozen goes on from there when it thaws. */
+  private whenAwake(member: Member, work: () => void): void {
+    if (!member.alive) return;
+    const frozenMs = member.frozenUntilMs - this.nowMs;
+    if (frozenMs > 0) this.schedule.at(frozenMs, () => this.whenAwake(member, work));
+    else work();
+  }
+
+  private takeStep(step: ClaimStep, era: number): ClaimResult {
+    switch (step.do) {
+      case 'newest':
+        return { record: era === this.arbiter.era ? this.arbiter.record : null };
+      case 'claim':
+        return { linked: this.arbiter.claim(step.record, era) };
+      case 'clear':
+        this.arbiter.clear(step.below);
+        return {};
     }
   }
 }
