@@ -105,6 +105,7 @@ export class FaultInjector {
       'force-boot': () => this.forceBoot(host),
       'power-off': () => this.powerOff(),
     };
+    world.faults += 1;
     inject[name]();
   }
 

@@ -23,6 +23,8 @@ export interface RunOptions {
 export interface RunResult {
   readonly violations: string[];
   readonly takeovers: number;
+  readonly faults: number;
+  readonly simulatedMs: number;
 }
 
 export function runSeed(seed: number, options: RunOptions = {}): RunResult {
@@ -37,7 +39,8 @@ export function runSeed(seed: number, options: RunOptions = {}): RunResult {
   } catch (error) {
     violations.push(`the core threw: ${String(error)}`);
   }
-  return { violations: violations.slice(0, VIOLATIONS_TOLD), takeovers: world.takeovers };
+  const { takeovers, faults, nowMs: simulatedMs } = world;
+  return { violations: violations.slice(0, VIOLATIONS_TOLD), takeovers, faults, simulatedMs };
 }
 
 function isProtected(world: World): boolean {

@@ -63,6 +63,7 @@ export class World {
   readonly cut = new Set<string>();
   weather: Weather = FAIR;
   takeovers = 0;
+  faults = 0;
   /** Compare-and-swaps on their way to the arbiter. */
   requestsOut = 0;
   members: Member[] = [];
