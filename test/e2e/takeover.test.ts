@@ -131,6 +131,37 @@ e2e('a VM process that dies when no standby is left is booted again, as loss of 
   ),
 );
 
+e2e('both hosts lose power: only the recorded owner boots, whoever comes back first', () =>
+  within(
+    60_000,
+    'both lost',
+    (async () => {
+      const pool = new TestPool(500);
+      try {
+        await pool.startWitness();
+        const a = await pool.addHost('a');
+        const b = await pool.addHost('b');
+        const vm = pool.writeVm('both', {});
+        const started = await pool.mirror(a, ['start', vm, '--peer', b.address]);
+        assert.is(started.code, 0, started.stderr);
+        const before = await pool.waitFor(a, 'both', 'protected');
+        await Promise.all([pool.kill(a.process), pool.kill(b.process)]);
+        await pool.startHost(b);
+        await rest(4_000);
+        const other = await pool.mirror(b, ['status', 'both', '--check']);
+        assert.is(other.code, 3, 'the standby of then has no VM, and waits');
+        await pool.startHost(a);
+        const after = await pool.waitFor(a, 'both', 'protected');
+        assert.is(after.owner, 'a');
+        assert.ok(after.generation > before.generation);
+        await pool.waitFor(b, 'both', 'standby');
+      } finally {
+        await pool.close();
+      }
+    })(),
+  ),
+);
+
 e2e('--force: another host boots a VM whose owner is gone, and only then', () =>
   within(
     60_000,
