@@ -27,7 +27,7 @@ type Stage = 'idle' | 'saving' | 'reading' | 'swapping' | 'reading-back' | 'wait
 
 export class ArbiterClient {
   private readonly config: CoreConfig;
-  private note: HostNote;
+  private note_: HostNote;
   private operation: Operation | null = null;
   private stage: Stage = 'idle';
   private request = 0;
@@ -35,9 +35,19 @@ export class ArbiterClient {
   private override = false;
   private refused = false;
 
-  constructor(config: CoreConfig, note: HostNote | null) {
+  /** `requestsUsed`: by an earlier client of this process, whose answers may still come. */
+  constructor(config: CoreConfig, note: HostNote | null, requestsUsed = 0) {
     this.config = config;
-    this.note = note ?? { vmUuid: config.vmUuid, generationSeen: 0, generationAttempted: 0 };
+    this.request = requestsUsed;
+    this.note_ = note ?? { vmUuid: config.vmUuid, generationSeen: 0, generationAttempted: 0 };
+  }
+
+  get note(): HostNote {
+    return this.note_;
+  }
+
+  get requestsUsed(): number {
+    return this.request;
   }
 
   get busy(): boolean {
@@ -74,7 +84,7 @@ export class ArbiterClient {
     this.operation = { kind: 'cas', proposal, expectRevision };
     this.retryAtMs = null;
     if (proposal.generation <= this.note.generationAttempted) return this.startSwap();
-    this.note = { ...this.note, generationAttempted: proposal.generation };
+    this.note_ = { ...this.note, generationAttempted: proposal.generation };
     this.stage = 'saving';
     this.request += 1;
     return [{ type: 'save-note', request: this.request, note: this.note }];
@@ -165,7 +175,7 @@ export class ArbiterClient {
   /** Remembers the highest generation; nothing waits for this to be durable, see `propose`. */
   private see(record: VmRecord | null): Effect[] {
     if (!record || record.generation <= this.note.generationSeen) return [];
-    this.note = { ...this.note, generationSeen: record.generation };
+    this.note_ = { ...this.note, generationSeen: record.generation };
     return [{ type: 'save-note', request: -1, note: this.note }];
   }
 

@@ -3,25 +3,17 @@
  * DESIGN's rules for mirrored VMs are kept here and in `secondary.ts`; no clock takes part in them.
  */
 import { ArbiterClient, type Outcome } from './arbiter-client.js';
-import { ColdBoot, type ColdBootStep } from './cold-boot.js';
 import { MirrorError } from './errors.js';
 import type { Command, Core, CoreConfig, CoreStatus, Effect, Event, SessionId } from './events.js';
 import { Flight } from './flight.js';
 import type { Ack, PeerMessage } from './messages.js';
 import { PeerWatch } from './peer-watch.js';
-import {
-  createProposal,
-  pairProposal,
-  soloProposal,
-  stopProposal,
-  vouchedProposal,
-} from './proposals.js';
-import type { HostNote, Proposal, VmRecord } from './record.js';
+import { pairProposal, soloProposal, stopProposal, vouchedProposal } from './proposals.js';
+import type { HostNote, VmRecord } from './record.js';
 import { Sync } from './sync.js';
 
 export type PrimaryPhase =
-  | 'creating'
-  | 'recovering'
+  /** The record names this process; the machine is being made. */
   | 'booting'
   | 'solo'
   | 'paired'
@@ -32,8 +24,6 @@ export type PrimaryPhase =
   | 'ended';
 
 const MOVES: Record<PrimaryPhase, readonly PrimaryPhase[]> = {
-  creating: ['booting', 'ended'],
-  recovering: ['booting', 'ended'],
   booting: ['solo', 'ended'],
   solo: ['paired', 'leaving', 'stopping', 'ended'],
   paired: ['leaving', 'stopping', 'ended'],
@@ -42,12 +32,6 @@ const MOVES: Record<PrimaryPhase, readonly PrimaryPhase[]> = {
   ended: [],
 };
 
-const FIRST_PHASE = {
-  create: 'creating',
-  'cold-boot': 'recovering',
-  promoted: 'booting',
-} as const;
-
 const RESENDS_MAX = 5;
 /** An owner that runs looks at the record now and then: a person may have forced another. */
 const RECORD_CHECK_DETECTIONS = 10;
@@ -55,22 +39,23 @@ const RECORD_CHECK_DETECTIONS = 10;
 const HANDOVER_DETECTIONS = 3;
 
 export interface PrimaryStart {
-  readonly start: 'create' | 'cold-boot' | 'promoted';
-  /** Cold boot on a person's word: over the record of this generation and no other. */
-  readonly forcedOver?: number | null;
+  /** Names this process as the owner. */
+  readonly record: VmRecord;
+  readonly note: HostNote;
   /** Address of the standby's host; `null`: run alone until told otherwise. */
   readonly peer: string | null;
-  /** Promotion: the record that names this process, and the epoch that it goes on from. */
-  readonly record?: VmRecord;
-  readonly epoch?: number;
+  /** The epoch that the VM goes on from. */
+  readonly epoch: number;
+  /** Of the arbiter, by what this process was before: late answers must not be mistaken. */
+  readonly requestsUsed: number;
 }
 
 export class Primary implements Core {
   private readonly config: CoreConfig;
   private readonly arbiter: ArbiterClient;
   private readonly flight: Flight;
-  private phase: PrimaryPhase;
-  private record: VmRecord | null;
+  private phase: PrimaryPhase = 'booting';
+  private record: VmRecord;
   private wantedPeer: string | null;
   private watch: PeerWatch | null = null;
   private sync: Sync | null = null;
@@ -83,21 +68,16 @@ export class Primary implements Core {
   private handover: { epoch: number; sent: boolean; untilMs: number } | null = null;
   private unprotecting = false;
   private reseeding = false;
-  private readonly coldBoot: ColdBoot;
-  /** A cold boot has asked a daemon and waits for its answer. */
-  private probing = false;
   private recordCheckAtMs = 0;
   private out: Effect[] = [];
   private nowMs = 0;
 
-  constructor(config: CoreConfig, note: HostNote | null, start: PrimaryStart) {
+  constructor(config: CoreConfig, start: PrimaryStart) {
     this.config = config;
-    this.arbiter = new ArbiterClient(config, note);
-    this.flight = new Flight(start.epoch ?? 0);
-    this.record = start.record ?? null;
+    this.arbiter = new ArbiterClient(config, start.note, start.requestsUsed);
+    this.flight = new Flight(start.epoch);
+    this.record = start.record;
     this.wantedPeer = start.peer;
-    this.coldBoot = new ColdBoot(config.host, start.forcedOver ?? null);
-    this.phase = FIRST_PHASE[start.start];
   }
 
   step(event: Event, nowMs: number): Effect[] {
@@ -112,11 +92,11 @@ export class Primary implements Core {
     return {
       role: 'primary',
       state: this.state(),
-      generation: this.record?.generation ?? 0,
+      generation: this.record.generation,
       epoch: this.flight.epoch,
       committedEpoch: this.flight.ackedEpoch,
       owner: this.config.host,
-      peer: this.phase === 'paired' ? (this.record?.peer ?? '') : (this.sync?.peer.host ?? ''),
+      peer: this.phase === 'paired' ? this.record.peer : (this.sync?.peer.host ?? ''),
     };
   }
 
@@ -141,11 +121,6 @@ export class Primary implements Core {
 
   private emit(...effects: Effect[]): void {
     this.out.push(...effects);
-  }
-
-  private get owned(): VmRecord {
-    if (!this.record) throw new MirrorError('CORE_BUG', 'no record yet');
-    return this.record;
   }
 
   private take(event: Event): void {
@@ -175,8 +150,6 @@ export class Primary implements Core {
         return this.arbiterReply(event);
       case 'note-saved':
         return this.emit(...this.arbiter.noteSaved(event.request));
-      case 'image-alive':
-        return this.imageAlive(event.alive);
       case 'powered-off':
         return this.beginEnding(false);
       case 'machine-failed':
@@ -188,13 +161,13 @@ export class Primary implements Core {
       case 'gate-full':
       case 'gate-drained':
       case 'verified':
+      case 'image-alive':
         return;
     }
   }
 
   /** Everything that is due by the clock, and the next time to look. */
   private onTime(): void {
-    if (this.phase === 'creating' || this.phase === 'recovering') this.firstRead();
     if (this.phase === 'leaving') this.watchRecord();
     if (this.phase === 'solo' || this.phase === 'paired') this.checkRecord();
     this.emit(...this.arbiter.tick(this.nowMs));
@@ -233,12 +206,7 @@ export class Primary implements Core {
     if (watch.silent(this.nowMs) || stuck || ignored) this.peerLost();
   }
 
-  // --- Becoming the owner ---------------------------------------------------------------------
-
-  private firstRead(): void {
-    if (this.arbiter.busy || this.probing || this.nowMs < (this.redialAtMs ?? 0)) return;
-    this.emit(...this.arbiter.read());
-  }
+  // --- The record -----------------------------------------------------------------------------
 
   /** With the policy `stall` the owner only watches whether somebody else was promoted. */
   private watchRecord(): void {
@@ -274,53 +242,12 @@ export class Primary implements Core {
 
   private readBack(record: VmRecord | null): void {
     if (this.reseeding) return this.reseedOn(record);
-    if (this.phase === 'creating') return this.create(record);
-    if (this.phase === 'recovering') return this.coldBootStep(this.coldBoot.consider(record));
     if (record && record.ownerIncarnation !== this.config.incarnation) this.superseded();
-  }
-
-  private create(record: VmRecord | null): void {
-    if (record && record.mode !== 'stopped') {
-      const text = `the VM is already ${record.mode} on host ${record.owner}`;
-      this.emit({ type: 'warn', code: 'ALREADY_RUNNING', text });
-      return this.end('failed');
-    }
-    const proposal = createProposal(this.config, record);
-    this.emit(...this.arbiter.propose(proposal, record?.revision ?? 0));
-  }
-
-  private coldBootStep(step: ColdBootStep): void {
-    switch (step.do) {
-      case 'probe':
-        this.probing = true;
-        return this.emit({ type: 'probe-image', host: step.host, incarnation: step.incarnation });
-      case 'wait':
-        this.redialAtMs = this.nowMs + this.config.redialMs;
-        return;
-      case 'leave':
-        this.emit({ type: 'warn', code: 'NOT_BOOTED', text: step.reason });
-        return this.end('released');
-      case 'boot': {
-        this.record = step.record;
-        const proposal = soloProposal(this.config, step.record);
-        return this.emit(...this.arbiter.propose(proposal, step.record.revision));
-      }
-    }
-  }
-
-  private imageAlive(alive: boolean | 'unknown'): void {
-    this.probing = false;
-    if (this.phase !== 'recovering' || this.arbiter.busy) return;
-    this.coldBootStep(this.coldBoot.heard(alive, this.arbiter.generationAttempted));
   }
 
   private won(record: VmRecord): void {
     this.record = record;
     switch (this.phase) {
-      case 'creating':
-      case 'recovering':
-        this.emit({ type: 'boot', memoryLost: this.phase === 'recovering' });
-        return this.become('booting');
       case 'solo':
         return record.mode === 'paired' ? this.paired(record) : this.alone();
       case 'leaving':
@@ -359,7 +286,7 @@ export class Primary implements Core {
     this.watch = new PeerWatch(session, this.config.detectMs, this.nowMs);
     this.sync = new Sync(session, this.nowMs);
     const { vmUuid, host, address, incarnation } = this.config;
-    const { generation } = this.owned;
+    const { generation } = this.record;
     const hello = { type: 'hello', vmUuid, host, address, incarnation, generation } as const;
     this.emit({ type: 'send', session, message: hello });
   }
@@ -396,7 +323,7 @@ export class Primary implements Core {
     if (!watch) throw new MirrorError('CORE_BUG', 'capture without a session');
     const base = sync !== null && !sync.started;
     if (sync) sync.started = true;
-    const { generation } = this.owned;
+    const { generation } = this.record;
     const epoch = flight.begin();
     const { session } = watch;
     this.emit({ type: 'capture', session, generation, epoch, base, final, hold });
@@ -416,12 +343,12 @@ export class Primary implements Core {
   /** Rule 1: only an ack for this generation, from the incarnation that the record names. */
   private acked(ack: Ack): void {
     const { sync } = this;
-    const peerIncarnation = sync ? sync.peer.incarnation : this.owned.peerIncarnation;
-    if (ack.incarnation !== peerIncarnation || ack.generation !== this.owned.generation) return;
+    const peerIncarnation = sync ? sync.peer.incarnation : this.record.peerIncarnation;
+    if (ack.incarnation !== peerIncarnation || ack.generation !== this.record.generation) return;
     if (!this.flight.acked(ack.epoch)) return;
     this.resends = 0;
     this.emit({ type: 'forget', epoch: ack.epoch });
-    const named = this.owned.mode === 'paired' && !sync;
+    const named = this.record.mode === 'paired' && !sync;
     if (named) this.release(ack.epoch);
     else if (sync?.stage === 'final' && ack.epoch >= sync.finalEpoch) this.proposePair(sync);
   }
@@ -435,8 +362,8 @@ export class Primary implements Core {
 
   private proposePair(sync: Sync): void {
     sync.advance('pairing');
-    const proposal = pairProposal(this.owned, sync.peer, sync.finalEpoch);
-    this.emit(...this.arbiter.propose(proposal, this.owned.revision));
+    const proposal = pairProposal(this.record, sync.peer, sync.finalEpoch);
+    this.emit(...this.arbiter.propose(proposal, this.record.revision));
   }
 
   private paired(record: VmRecord): void {
@@ -490,7 +417,9 @@ export class Primary implements Core {
 
   private goSolo(): void {
     if (this.phase === 'solo') this.become('leaving');
-    this.emit(...this.arbiter.propose(soloProposal(this.config, this.owned), this.owned.revision));
+    this.emit(
+      ...this.arbiter.propose(soloProposal(this.config, this.record), this.record.revision),
+    );
   }
 
   /** The durable record names this process as the only owner: output may leave at once. */
@@ -587,7 +516,7 @@ export class Primary implements Core {
   private proposeStop(): void {
     this.become('stopping');
     this.emit({ type: 'pause' });
-    this.emit(...this.arbiter.propose(stopProposal(this.owned), this.owned.revision));
+    this.emit(...this.arbiter.propose(stopProposal(this.record), this.record.revision));
   }
 
   private stopped(): void {
@@ -620,15 +549,12 @@ export class Primary implements Core {
   }
 
   private reseed(refuse: (error: string) => void): void {
-    const cold = this.phase === 'recovering';
-    if (!this.record && !cold) return refuse('this host has no record to write anew');
+    if (this.phase === 'booting') return refuse(`not while the VM is ${this.state()}`);
     if (this.watch) this.emit({ type: 'hang-up', session: this.watch.session });
     this.watch = null;
     this.sync = null;
     this.flight.abandon();
     if (this.phase === 'paired' || this.phase === 'solo') this.become('leaving');
-    if (this.phase !== 'leaving' && this.phase !== 'stopping' && !cold)
-      return refuse(`not while the VM is ${this.state()}`);
     this.reseeding = true;
     this.arbiter.abandon();
     this.arbiter.overrideAmnesia();
@@ -639,15 +565,10 @@ export class Primary implements Core {
   private reseedOn(record: VmRecord | null): void {
     this.reseeding = false;
     this.arbiter.overrideAmnesia();
-    const wish = this.reseedWish(record);
+    const stopping = this.phase === 'stopping';
+    const wish = stopping ? stopProposal(this.record) : soloProposal(this.config, this.record);
     const proposal = vouchedProposal(wish, this.arbiter.generationSeen);
     this.emit(...this.arbiter.propose(proposal, record?.revision ?? 0));
     this.emit({ type: 'answer', command: 'reseed', error: null });
-  }
-
-  private reseedWish(shown: VmRecord | null): Proposal {
-    if (this.phase === 'recovering') return createProposal(this.config, shown);
-    if (this.phase === 'stopping') return stopProposal(this.owned);
-    return soloProposal(this.config, this.owned);
   }
 }

@@ -8,6 +8,7 @@ import { MirrorError } from './errors.js';
 import type { Command, Core, CoreConfig, CoreStatus, Effect, Event, SessionId } from './events.js';
 import type { EpochPart, Hello, PeerMessage } from './messages.js';
 import { PeerWatch } from './peer-watch.js';
+import type { PrimaryStart } from './primary.js';
 import { soloProposal, vouchedProposal } from './proposals.js';
 import type { HostNote, VmRecord } from './record.js';
 
@@ -42,12 +43,7 @@ interface Staging {
 }
 
 /** What a promoted standby hands to the primary that it becomes. */
-export interface Promotion {
-  readonly record: VmRecord;
-  readonly epoch: number;
-  readonly peerAddress: string;
-  readonly note: HostNote;
-}
+export type Promotion = PrimaryStart;
 
 export class Secondary implements Core {
   /** Set once the takeover is won. */
@@ -411,10 +407,9 @@ export class Secondary implements Core {
     if (this.watch) this.emit({ type: 'hang-up', session: this.watch.session });
     this.watch = null;
     const { epoch } = this.durable;
-    const { vmUuid } = this.config;
+    const { note, requestsUsed } = this.arbiter;
+    this.promotion = { record, epoch, peer: this.hello.address, note, requestsUsed };
     const { generation } = record;
-    const note = { vmUuid, generationSeen: generation, generationAttempted: generation };
-    this.promotion = { record, epoch, peerAddress: this.hello.address, note };
     this.emit({ type: 'promote', epoch, generation });
   }
 

@@ -39,7 +39,7 @@ function failures(): Record<string, { exit: number; status: number }> {
     ...['BAD_STATE', 'LISTEN_FAILED', 'INTERNAL', 'CORE_BUG', 'MACHINE_FAILED', 'CAPTURE_FAILED'],
     ...['NO_DESCRIPTION', 'FILE_MISSING', 'BAD_OFFER', 'OFFER_TIMEOUT', 'OFFER_FAILED'],
     ...['LINK_CLOSED', 'DIAL_TIMEOUT', 'DIAL_FAILED', 'NOTE_NOT_SAVED', 'BAD_LINE', 'BAD_UUID'],
-    ...['BAD_RECORD', 'BAD_PROPOSAL', 'TOO_MANY_RECORDS'],
+    ...['BAD_RECORD', 'BAD_PROPOSAL', 'TOO_MANY_RECORDS', 'ARBITER_FAULT'],
   ];
   return Object.fromEntries(codes.map((code) => [code, { exit: Exit.failed, status: 500 }]));
 }

@@ -55,8 +55,11 @@ async function runAll(from: number, count: number, tell: (report: Report) => voi
 
 function ask(worker: Worker, range: Range): Promise<Report> {
   return new Promise((resolve, reject) => {
-    worker.once('message', resolve);
     worker.once('error', reject);
+    worker.once('message', (report: Report) => {
+      worker.off('error', reject);
+      resolve(report);
+    });
     worker.postMessage(range);
   });
 }
