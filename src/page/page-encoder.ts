@@ -167,7 +167,7 @@ export class PageEncoder {
     const known = this.device.subarray(0, state.length);
     for (let from = 0; from < changed.length;) {
       const count = this.room(changed.length - from);
-      this.bytes.fill(0, NOW, OUT);
+      for (const region of [NOW, WAS]) this.bytes.fill(0, region, region + count * PAGE_BYTES);
       for (let i = 0; i < count; i += 1) {
         const at = changed[from + i] * PAGE_BYTES;
         this.bytes.set(state.subarray(at, at + PAGE_BYTES), NOW + i * PAGE_BYTES);
