@@ -9,7 +9,7 @@
  */
 import { MirrorError } from './errors.js';
 import type { ArbiterReply, CoreConfig, Effect } from './events.js';
-import type { HostNote, Proposal, VmRecord } from './record.js';
+import { mayFollow, type HostNote, type Proposal, type VmRecord } from './record.js';
 
 export type Outcome =
   | { readonly type: 'read'; readonly record: VmRecord | null }
@@ -34,6 +34,7 @@ export class ArbiterClient {
   private retryAtMs: number | null = null;
   private override = false;
   private refused = false;
+  private lost_ = false;
 
   /** `requestsUsed`: by an earlier client of this process, whose answers may still come. */
   constructor(config: CoreConfig, note: HostNote | null, requestsUsed = 0) {
@@ -52,6 +53,11 @@ export class ArbiterClient {
 
   get busy(): boolean {
     return this.operation !== null;
+  }
+
+  /** The last thing asked has had no answer that could be believed. */
+  get lost(): boolean {
+    return this.lost_;
   }
 
   /** A compare-and-swap is under way. */
@@ -136,10 +142,7 @@ export class ArbiterClient {
       return { effects, outcome: this.done({ type: 'won', record }) };
     if (record && sameAs(operation.proposal, record))
       return { effects, outcome: this.done({ type: 'won', record }) };
-    const revision = record?.revision ?? 0;
-    // Revisions start anew when a person reseeds a forgetful arbiter; generations never do.
-    const outrun = (record?.generation ?? 0) >= operation.proposal.generation;
-    if ((revision !== operation.expectRevision || outrun) && record)
+    if (record && !mayFollow(record, operation.expectRevision, operation.proposal))
       return { effects, outcome: this.done({ type: 'lost', record }) };
     // The same revision: nothing is settled, see above.
     return { effects: [...effects, ...this.startSwap()], outcome: null };
@@ -149,17 +152,22 @@ export class ArbiterClient {
     this.operation = null;
     this.stage = 'idle';
     this.override = false;
+    this.lost_ = false;
     return outcome;
   }
 
   private unknown(nowMs: number): { effects: Effect[]; outcome: Outcome } {
+    this.lost_ = true;
     this.waitToRetry(nowMs);
     return { effects: [], outcome: { type: 'unreachable' } };
   }
 
   private amnesia(record: VmRecord | null, nowMs: number): { effects: Effect[]; outcome: Outcome } {
+    const text = 'the arbiter shows an older record than this host has seen: it is refused';
+    const effects: Effect[] = this.lost_ ? [] : [{ type: 'warn', code: 'ARBITER_AMNESIA', text }];
+    this.lost_ = true;
     this.waitToRetry(nowMs);
-    return { effects: [], outcome: { type: 'amnesia', record } };
+    return { effects, outcome: { type: 'amnesia', record } };
   }
 
   private waitToRetry(nowMs: number): void {

@@ -2,10 +2,11 @@
  * A process that wants to own a VM and does not yet: it creates the VM's record, or boots the VM
  * anew after its memory was lost. Once the record names it, `claim` is set and a primary begins.
  */
-import { ArbiterClient, type Outcome } from './arbiter-client.js';
+import { ArbiterClient } from './arbiter-client.js';
 import { ColdBoot, type ColdBootStep } from './cold-boot.js';
 import { MirrorError } from './errors.js';
 import type { Command, Core, CoreConfig, CoreStatus, Effect, Event } from './events.js';
+import type { PrimaryStart } from './primary.js';
 import { createProposal, soloProposal, vouchedProposal } from './proposals.js';
 import type { HostNote, VmRecord } from './record.js';
 
@@ -15,14 +16,6 @@ export interface ClaimantStart {
   readonly forcedOver?: number | null;
   /** Address of the standby's host; `null`: run alone until told otherwise. */
   readonly peer: string | null;
-}
-
-/** What a claimant hands to the primary that it becomes. */
-export interface Claim {
-  readonly record: VmRecord;
-  readonly note: HostNote;
-  readonly peer: string | null;
-  readonly requestsUsed: number;
 }
 
 type Phase = 'creating' | 'recovering' | 'claimed' | 'ended';
@@ -35,7 +28,7 @@ const MOVES: Record<Phase, readonly Phase[]> = {
 };
 
 export class Claimant implements Core {
-  claim: Claim | null = null;
+  claim: PrimaryStart | null = null;
   private readonly config: CoreConfig;
   private readonly arbiter: ArbiterClient;
   private readonly coldBoot: ColdBoot;
@@ -46,7 +39,6 @@ export class Claimant implements Core {
   /** A cold boot has asked a daemon and waits for its answer. */
   private probing = false;
   private reseeding = false;
-  private arbiterLost = false;
   private out: Effect[] = [];
   private nowMs = 0;
 
@@ -67,7 +59,7 @@ export class Claimant implements Core {
   }
 
   status(): CoreStatus {
-    const waits = this.arbiterLost && this.arbiter.busy;
+    const waits = this.arbiter.lost && this.arbiter.busy;
     return {
       role: 'primary',
       state: this.phase === 'ended' ? 'stopped' : waits ? 'waiting-arbiter' : 'starting',
@@ -124,18 +116,9 @@ export class Claimant implements Core {
     const { effects, outcome } = this.arbiter.reply(event.request, event.reply, this.nowMs);
     this.emit(...effects);
     if (!outcome) return;
-    this.noteReach(outcome);
     if (outcome.type === 'read') this.look(outcome.record);
     else if (outcome.type === 'won') this.claimed(outcome.record);
     else if (outcome.type === 'lost') this.look(outcome.record);
-  }
-
-  private noteReach(outcome: Outcome): void {
-    if (outcome.type === 'amnesia' && !this.arbiterLost) {
-      const text = 'the arbiter shows an older record than this host has seen: it is refused';
-      this.emit({ type: 'warn', code: 'ARBITER_AMNESIA', text });
-    }
-    this.arbiterLost = outcome.type === 'unreachable' || outcome.type === 'amnesia';
   }
 
   private look(record: VmRecord | null): void {
@@ -184,7 +167,7 @@ export class Claimant implements Core {
     const memoryLost = this.phase === 'recovering';
     this.become('claimed');
     const { note, requestsUsed } = this.arbiter;
-    this.claim = { record, note, peer: this.peer, requestsUsed };
+    this.claim = { record, note, peer: this.peer, epoch: 0, requestsUsed };
     this.emit({ type: 'boot', memoryLost });
   }
 

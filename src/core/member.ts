@@ -14,7 +14,7 @@ export function createPrimary(
   start: ClaimantStart,
 ): Core {
   const claimant = new Claimant(config, note, start);
-  return new Member(config, claimant, () => claimant.claim && { ...claimant.claim, epoch: 0 });
+  return new Member(config, claimant, () => claimant.claim);
 }
 
 export function createSecondary(config: CoreConfig, note: HostNote | null): Core {

@@ -2,7 +2,7 @@
  * The owner of a VM: decides when output may leave, when to go on alone, and how a pair is made.
  * DESIGN's rules for mirrored VMs are kept here and in `secondary.ts`; no clock takes part in them.
  */
-import { ArbiterClient, type Outcome } from './arbiter-client.js';
+import { ArbiterClient } from './arbiter-client.js';
 import { MirrorError } from './errors.js';
 import type { Command, Core, CoreConfig, CoreStatus, Effect, Event, SessionId } from './events.js';
 import { Flight } from './flight.js';
@@ -61,7 +61,6 @@ export class Primary implements Core {
   private sync: Sync | null = null;
   private redialAtMs: number | null = null;
   private dialing = false;
-  private arbiterLost = false;
   private resends = 0;
   /** Set by `stop` or the guest's power-off: the epoch whose ack lets the VM end. */
   private ending: { epoch: number | null; command: boolean } | null = null;
@@ -104,7 +103,7 @@ export class Primary implements Core {
     if (this.phase === 'ended') return 'stopped';
     const runs = this.phase === 'solo' || this.phase === 'paired';
     const waits = runs ? this.arbiter.proposing : this.arbiter.busy;
-    if (this.arbiterLost && waits) return 'waiting-arbiter';
+    if (this.arbiter.lost && waits) return 'waiting-arbiter';
     if (this.phase === 'paired') return 'protected';
     if (this.phase === 'solo') return this.sync ? 'syncing' : 'solo';
     // Stalled by policy: output is held until a person, or a takeover, decides.
@@ -225,19 +224,9 @@ export class Primary implements Core {
     const { effects, outcome } = this.arbiter.reply(event.request, event.reply, this.nowMs);
     this.emit(...effects);
     if (!outcome) return;
-    this.noteReach(outcome);
     if (outcome.type === 'read') this.readBack(outcome.record);
     else if (outcome.type === 'won') this.won(outcome.record);
     else if (outcome.type === 'lost') this.lost(outcome.record);
-  }
-
-  private noteReach(outcome: Outcome): void {
-    const lost = outcome.type === 'unreachable' || outcome.type === 'amnesia';
-    if (outcome.type === 'amnesia' && !this.arbiterLost) {
-      const text = 'the arbiter shows an older record than this host has seen: it is refused';
-      this.emit({ type: 'warn', code: 'ARBITER_AMNESIA', text });
-    }
-    this.arbiterLost = lost;
   }
 
   private readBack(record: VmRecord | null): void {

@@ -33,6 +33,19 @@ export interface VmRecord {
 export type Proposal = Omit<VmRecord, 'revision'>;
 
 /**
+ * What every arbiter checks of a change, and why it can be lost: revisions start anew when a person
+ * reseeds a forgetful arbiter, generations never do.
+ */
+export function mayFollow(
+  current: VmRecord | null,
+  expectRevision: number,
+  proposal: Proposal,
+): boolean {
+  const { revision = 0, generation = 0 } = current ?? {};
+  return revision === expectRevision && proposal.generation > generation;
+}
+
+/**
  * What a host remembers durably about a VM across restarts. A record older than `generationSeen`
  * (or absent) proves that the arbiter lost its memory, and is refused.
  */

@@ -42,12 +42,9 @@ interface Staging {
   verifying: boolean;
 }
 
-/** What a promoted standby hands to the primary that it becomes. */
-export type Promotion = PrimaryStart;
-
 export class Secondary implements Core {
   /** Set once the takeover is won. */
-  promotion: Promotion | null = null;
+  promotion: PrimaryStart | null = null;
   private readonly config: CoreConfig;
   private readonly arbiter: ArbiterClient;
   private phase: SecondaryPhase = 'waiting';
@@ -62,7 +59,6 @@ export class Secondary implements Core {
   private ackWithheld: { generation: number; epoch: number } | null = null;
   private readAgain = false;
   private forced = false;
-  private arbiterLost = false;
   private out: Effect[] = [];
   private nowMs = 0;
 
@@ -93,7 +89,7 @@ export class Secondary implements Core {
 
   private state(): CoreStatus['state'] {
     if (this.phase === 'ended') return 'superseded';
-    if (this.phase === 'taking') return this.arbiterLost ? 'waiting-arbiter' : 'taking-over';
+    if (this.phase === 'taking') return this.arbiter.lost ? 'waiting-arbiter' : 'taking-over';
     if (this.phase === 'promoting') return 'taking-over';
     return this.record?.mode === 'paired' ? 'standby' : 'syncing';
   }
@@ -189,9 +185,6 @@ export class Secondary implements Core {
     const { effects, outcome } = this.arbiter.reply(event.request, event.reply, this.nowMs);
     this.emit(...effects);
     if (!outcome) return;
-    if (outcome.type === 'amnesia' && !this.arbiterLost)
-      this.emit({ type: 'warn', code: 'ARBITER_AMNESIA', text: 'the arbiter lost its memory' });
-    this.arbiterLost = outcome.type === 'unreachable' || outcome.type === 'amnesia';
     this.settle(outcome);
     if (this.readAgain && !this.arbiter.busy && this.phase === 'following') {
       this.readAgain = false;

@@ -3,7 +3,7 @@
  * folders (`file-arbiter.ts`) and in the simulator.
  */
 import type { ArbiterReply } from '../core/events.js';
-import type { Proposal, VmRecord } from '../core/record.js';
+import { mayFollow, type Proposal, type VmRecord } from '../core/record.js';
 
 export type ClaimStep =
   /** Find the claim of the highest revision. */
@@ -31,8 +31,7 @@ export function* changeByClaim(
   kept: number,
 ): Generator<ClaimStep, ArbiterReply, ClaimResult> {
   const current = (yield { do: 'newest' }).record ?? null;
-  const outrun = (current?.generation ?? 0) >= proposal.generation;
-  if ((current?.revision ?? 0) !== expectRevision || outrun)
+  if (!mayFollow(current, expectRevision, proposal))
     return { outcome: 'conflict', record: current };
   const record: VmRecord = { ...proposal, revision: expectRevision + 1 };
   const { linked } = yield { do: 'claim', record };

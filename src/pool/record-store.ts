@@ -5,7 +5,7 @@
 import { mkdir, open, readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MirrorError } from '../core/errors.js';
-import type { Proposal, VmRecord } from '../core/record.js';
+import { mayFollow, type Proposal, type VmRecord } from '../core/record.js';
 import { parseRecord } from './witness-protocol.js';
 
 const UUID = /^[0-9a-f-]{36}$/;
@@ -45,9 +45,7 @@ export class RecordStore {
       const current = await this.load(vmUuid);
       if (proposal.vmUuid !== vmUuid)
         throw new MirrorError('BAD_PROPOSAL', `a change of ${vmUuid} for another VM`);
-      const outrun = proposal.generation <= (current?.generation ?? 0);
-      if ((current?.revision ?? 0) !== expectRevision || outrun)
-        return { won: false, record: current };
+      if (!mayFollow(current, expectRevision, proposal)) return { won: false, record: current };
       if (!current && this.fileCount >= RECORDS_MAX)
         throw new MirrorError('TOO_MANY_RECORDS', `there are ${RECORDS_MAX} records already`);
       const record = { ...proposal, revision: expectRevision + 1 };

@@ -1,6 +1,6 @@
 /** The arbiter of a simulated world: one record, compare-and-swap, and the ways it can fail. */
 import type { ArbiterReply, Effect } from '../../src/core/events.js';
-import type { VmRecord } from '../../src/core/record.js';
+import { mayFollow, type VmRecord } from '../../src/core/record.js';
 
 export type ArbiterEffect = Extract<Effect, { type: 'arbiter-read' | 'arbiter-cas' }>;
 
@@ -22,11 +22,9 @@ export class SimArbiter {
   carryOut(effect: ArbiterEffect, era: number): ArbiterReply {
     if (era !== this.era) return { outcome: 'conflict', record: null };
     if (effect.type === 'arbiter-read') return { outcome: 'ok', record: this.record };
-    const revision = this.record?.revision ?? 0;
-    const outrun = (this.record?.generation ?? 0) >= effect.proposal.generation;
-    if (revision !== effect.expectRevision || outrun)
+    if (!mayFollow(this.record, effect.expectRevision, effect.proposal))
       return { outcome: 'conflict', record: this.record };
-    this.put({ ...effect.proposal, revision: revision + 1 });
+    this.put({ ...effect.proposal, revision: effect.expectRevision + 1 });
     return { outcome: 'ok', record: this.record };
   }
 
