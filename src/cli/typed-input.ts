@@ -2,13 +2,8 @@
  * What a person types at a console, on its way into the VM: kept until the owner says that it is
  * safe, and sent again from where the VM stands, so that a takeover neither loses nor repeats it.
  */
-import { InputQueue } from '../gate/serial-input.js';
+import { InputQueue, type InputState } from '../gate/serial-input.js';
 import type { ControlClient } from './control-client.js';
-
-interface InputState {
-  readonly applied: number;
-  readonly acked: number;
-}
 
 export class TypedInput {
   private readonly client: ControlClient;
@@ -32,7 +27,8 @@ export class TypedInput {
 
   /** Sends what is not in the VM yet; a host that cannot take it now is asked again next time. */
   async send(): Promise<void> {
-    if (!this.queue && this.waiting.length === 0) return;
+    // All that was typed is safe: nothing to ask for.
+    if (this.waiting.length === 0 && (this.queue?.isEmpty ?? true)) return;
     try {
       this.queue ??= new InputQueue((await this.write(0, Buffer.alloc(0))).applied);
       this.fill(this.queue);

@@ -5,6 +5,12 @@
 
 const NO_BYTES = new Uint8Array(0);
 
+/** How far the VM has taken serial input, and up to where it is safe. */
+export interface InputState {
+  readonly applied: number;
+  readonly acked: number;
+}
+
 /** The owner's side. What went into the VM is acknowledged with the epoch that holds it. */
 export class SerialInput {
   /** Bytes that go into the VM now. */
@@ -68,6 +74,10 @@ export class InputQueue {
   constructor(startOffset = 0, bytesMax: number = 64 << 10) {
     this.offset = startOffset;
     this.bytesMax = bytesMax;
+  }
+
+  get isEmpty(): boolean {
+    return this.bytes.length === 0;
   }
 
   /** Takes as much of `bytes` as fits, and returns how much that is. */

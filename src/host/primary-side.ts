@@ -8,6 +8,7 @@ import { Pacer } from '../checkpoint/pacer.js';
 import { RunControl } from '../checkpoint/run-control.js';
 import { Gate } from '../gate/gate.js';
 import type { OutputLog } from '../gate/output-log.js';
+import type { InputState } from '../gate/serial-input.js';
 import { SerialRing } from '../gate/serial-ring.js';
 import type { Machine } from '../machine/machine.js';
 import { announceFrame } from '../network/announce.js';
@@ -124,7 +125,7 @@ export class PrimarySide {
   }
 
   /** Serial input by its place in the stream; goes in once, however often it is sent. */
-  serialIn(offset: number, bytes: Uint8Array): { applied: number; acked: number } {
+  serialIn(offset: number, bytes: Uint8Array): InputState {
     const { input } = this.gate;
     const applied = input.offer(offset, bytes);
     return { applied, acked: input.ackedOffset };

@@ -3,8 +3,7 @@
  * the core and the timers; the machine side, the standby side and the links are objects of their
  * own.
  */
-import type { ArbiterReply, Core, CoreStatus, Effect, Event } from '../core/events.js';
-import type { HostNote } from '../core/record.js';
+import type { Core, CoreStatus, Effect, Event } from '../core/events.js';
 
 type EffectOf<T extends Effect['type']> = Extract<Effect, { type: T }>;
 
@@ -12,19 +11,6 @@ type EffectOf<T extends Effect['type']> = Extract<Effect, { type: T }>;
 export type EffectHandlers = {
   readonly [T in Effect['type']]: (effect: EffectOf<T>) => void;
 };
-
-export interface ArbiterPort {
-  read(vmUuid: string): Promise<ArbiterReply>;
-  cas(
-    vmUuid: string,
-    expectRevision: number,
-    proposal: EffectOf<'arbiter-cas'>['proposal'],
-  ): Promise<ArbiterReply>;
-}
-
-export interface NotePort {
-  save(note: HostNote): Promise<void>;
-}
 
 const EVENTS_QUEUED_MAX = 100_000;
 

@@ -17,10 +17,6 @@ export class VmFamily {
     this.children = this.children.filter((child) => !child.ended || child === last);
   }
 
-  all(): readonly VmChild[] {
-    return this.children;
-  }
-
   living(): VmChild[] {
     return this.children.filter((child) => !child.ended);
   }

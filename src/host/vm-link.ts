@@ -5,6 +5,7 @@
 import { connect, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PeerMessage } from '../core/messages.js';
+import type { InputState } from '../gate/serial-input.js';
 import { parseAddress } from '../wire/address.js';
 import type { FrameCodec } from '../wire/frame.js';
 import { encodePreamble } from '../wire/preamble.js';
@@ -28,12 +29,6 @@ export interface VmOffer {
   /** Address at which the sender's host can be reached. */
   readonly address: string;
   readonly files: readonly { name: string; sha256: string; bytes: number }[];
-}
-
-/** How far the VM has taken serial input, and up to where it is safe. */
-export interface InputState {
-  readonly applied: number;
-  readonly acked: number;
 }
 
 export interface LinkListener {

@@ -1,7 +1,7 @@
 /** What the daemon may ask of a VM process: its status, its console, commands, and proofs. */
+import type { InputState } from '../gate/serial-input.js';
 import { fullRehash } from '../page/full-rehash.js';
 import type { Command } from '../core/events.js';
-import type { InputState } from './vm-link.js';
 import type { VmProcess } from './vm-member.js';
 import { VmProcessError } from './vm-process-error.js';
 import { vmStatus } from './vm-status.js';

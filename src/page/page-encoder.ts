@@ -42,16 +42,28 @@ const WAS = NOW + PAGES_PER_PART * PAGE_BYTES;
 const OUT = WAS + PAGES_PER_PART * PAGE_BYTES;
 const SHADOW = OUT + (PAGES_PER_PART + 1) * PAGE_BYTES;
 
+/** The kernels' memory, and the parts of it that are looked at from here. */
+class Workspace {
+  readonly kernels: PageKernels;
+  readonly bytes: Uint8Array;
+  readonly indices: Uint32Array;
+  readonly leaves: BigUint64Array;
+
+  constructor(module: WebAssembly.Module, pageCount: number) {
+    const { kernels, memory } = new KernelMemory(module, SHADOW + pageCount * PAGE_BYTES);
+    this.kernels = kernels;
+    this.bytes = new Uint8Array(memory.buffer);
+    this.indices = new Uint32Array(memory.buffer, INDICES, PAGES_PER_PART);
+    this.leaves = new BigUint64Array(memory.buffer, LEAVES, PAGES_PER_PART);
+  }
+}
+
 export class PageEncoder {
   private readonly module: WebAssembly.Module;
   private readonly hasher: Hasher;
   private readonly tree: HashTree;
   private readonly pageCount: number;
-  private kernels: PageKernels;
-  /** All of the kernels' memory. */
-  private bytes: Uint8Array;
-  private indices: Uint32Array;
-  private leaves: BigUint64Array;
+  private work: Workspace;
   private device = new Uint8Array(0);
   private bodyBytes = 0;
   private pages = 0;
@@ -68,27 +80,15 @@ export class PageEncoder {
     this.hasher = hasher;
     this.pageCount = pageCount;
     this.tree = new HashTree(hasher, pageCount);
-    const { kernels, memory } = this.freshMemory();
-    this.kernels = kernels;
-    this.bytes = new Uint8Array(memory.buffer);
-    this.indices = new Uint32Array(memory.buffer, INDICES, PAGES_PER_PART);
-    this.leaves = new BigUint64Array(memory.buffer, LEAVES, PAGES_PER_PART);
+    this.work = new Workspace(this.module, this.pageCount);
   }
 
   /** The secondary starts from nothing. */
   reset(): void {
     // A new memory rather than a fill: its pages take no room until they are written.
-    const { kernels, memory } = this.freshMemory();
-    this.kernels = kernels;
-    this.bytes = new Uint8Array(memory.buffer);
-    this.indices = new Uint32Array(memory.buffer, INDICES, PAGES_PER_PART);
-    this.leaves = new BigUint64Array(memory.buffer, LEAVES, PAGES_PER_PART);
+    this.work = new Workspace(this.module, this.pageCount);
     this.device = new Uint8Array(0);
     this.tree.reset();
-  }
-
-  private freshMemory(): KernelMemory {
-    return new KernelMemory(this.module, SHADOW + this.pageCount * PAGE_BYTES);
   }
 
   /** `onPart` hears of each part as soon as it is made, long before the last one is. */
@@ -121,10 +121,10 @@ export class PageEncoder {
       const count = this.room(pageCount - from);
       const batch = pageIndices.subarray(from, from + count);
       if (count > 0 && batch[count - 1] >= this.pageCount) throw new Error('no such page');
-      this.bytes.set(pageBytes.subarray(from * PAGE_BYTES, (from + count) * PAGE_BYTES), NOW);
-      this.indices.set(batch, this.pages);
-      this.kernels.hashPages(NOW, INDICES + this.pages * 4, count, LEAVES);
-      this.tree.update(batch, this.leaves, count);
+      this.work.bytes.set(pageBytes.subarray(from * PAGE_BYTES, (from + count) * PAGE_BYTES), NOW);
+      this.work.indices.set(batch, this.pages);
+      this.work.kernels.hashPages(NOW, INDICES + this.pages * 4, count, LEAVES);
+      this.tree.update(batch, this.work.leaves, count);
       this.encodeBatch(count, SHADOW);
       from += count;
     }
@@ -139,7 +139,7 @@ export class PageEncoder {
   /** The next `count` pages of the part, which lie at NOW, against those of `shadow`. */
   private encodeBatch(count: number, shadow: number): void {
     const { pages } = this;
-    this.bodyBytes += this.kernels.encodePages(
+    this.bodyBytes += this.work.kernels.encodePages(
       NOW,
       INDICES + pages * 4,
       count,
@@ -167,17 +167,17 @@ export class PageEncoder {
     const known = this.device.subarray(0, state.length);
     for (let from = 0; from < changed.length;) {
       const count = this.room(changed.length - from);
-      for (const region of [NOW, WAS]) this.bytes.fill(0, region, region + count * PAGE_BYTES);
+      for (const region of [NOW, WAS]) this.work.bytes.fill(0, region, region + count * PAGE_BYTES);
       for (let i = 0; i < count; i += 1) {
         const at = changed[from + i] * PAGE_BYTES;
-        this.bytes.set(state.subarray(at, at + PAGE_BYTES), NOW + i * PAGE_BYTES);
-        this.bytes.set(known.subarray(at, at + PAGE_BYTES), WAS + i * PAGE_BYTES);
-        this.indices[this.pages + i] = i;
+        this.work.bytes.set(state.subarray(at, at + PAGE_BYTES), NOW + i * PAGE_BYTES);
+        this.work.bytes.set(known.subarray(at, at + PAGE_BYTES), WAS + i * PAGE_BYTES);
+        this.work.indices[this.pages + i] = i;
       }
       const first = this.pages;
       this.encodeBatch(count, WAS);
       for (let i = 0; i < count; i += 1)
-        this.indices[first + i] = this.pageCount + changed[from + i];
+        this.work.indices[first + i] = this.pageCount + changed[from + i];
       from += count;
     }
     this.device = state.slice();
@@ -185,12 +185,12 @@ export class PageEncoder {
 
   private flush(end: EpochEnd | null): void {
     const { pages } = this;
-    const { buffer } = this.bytes;
+    const { buffer } = this.work.bytes;
     const part = encodePart({
-      indices: this.indices.subarray(0, pages),
+      indices: this.work.indices.subarray(0, pages),
       kinds: new Uint8Array(buffer, KINDS, pages),
       lengths: new Uint16Array(buffer, LENGTHS, pages),
-      body: this.bytes.subarray(OUT, OUT + this.bodyBytes),
+      body: this.work.bytes.subarray(OUT, OUT + this.bodyBytes),
       end,
     });
     this.onPart(part, this.parts.length, this.partCount);
