@@ -2,7 +2,9 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { DemoPool, type DemoVm } from '../src/cli/demo-pool.js';
+import { DemoPool, type DemoHost, type DemoVm } from '../src/cli/demo-pool.js';
+import { TickJudge } from '../src/drill/tick-judge.js';
+import type { VmStatus } from '../src/host/vm-status.js';
 import { EthernetSwitch } from '../src/network/switch.js';
 
 export const VM = 'bench';
@@ -30,5 +32,29 @@ export async function onStage<T>(
     await pool.close();
     await network.close();
     rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+export const statusOf = (host: DemoHost): Promise<VmStatus> =>
+  host.client.call<VmStatus>('status', { vm: VM });
+
+/** What the guest tells of itself in its ticks: its time and its work. */
+export class TickReader {
+  private readonly pool: DemoPool;
+  private readonly judge = new TickJudge();
+  private from = 0;
+
+  constructor(pool: DemoPool) {
+    this.pool = pool;
+  }
+
+  /** Reads on to the newest tick. */
+  async read(): Promise<TickJudge> {
+    const read = await this.pool.console(VM, this.from);
+    if (read) {
+      this.judge.push(read.bytes);
+      this.from = read.offset + read.bytes.length;
+    }
+    return this.judge;
   }
 }

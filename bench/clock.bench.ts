@@ -1,8 +1,6 @@
 /** How far the guest's clock lags while it is stopped for an epoch every 25 ms. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { TickJudge } from '../src/drill/tick-judge.js';
-import type { VmStatus } from '../src/host/vm-status.js';
-import { onStage, VM, type Stage } from './bench-pool.js';
+import { onStage, statusOf, TickReader } from './bench-pool.js';
 import { median, type Row } from './row.js';
 
 /** The target is for ten minutes; MIRROR_CLOCK_MINUTES=10 measures just that. */
@@ -12,22 +10,24 @@ const LAST_SAMPLES = 40;
 const VM_OPTIONS = { memory: '64MiB', epoch: '25ms', cmdline: 'tick=10 dirty=256 pattern=sparse' };
 
 export function clockBench(): Promise<Row[]> {
-  return onStage(VM_OPTIONS, async (stage) => {
-    const reader = new GuestTime(stage);
-    const first = await reader.behindMs();
+  return onStage(VM_OPTIONS, async ({ pool }) => {
+    const ticks = new TickReader(pool);
+    const behindMs = async (): Promise<number> => {
+      const { timeMs } = await ticks.read();
+      return performance.now() - timeMs;
+    };
+    const first = await behindMs();
     const lags: number[] = [];
     const endAt = performance.now() + MINUTES * 60_000;
     while (performance.now() < endAt) {
       await sleep(SAMPLE_EVERY_MS);
-      lags.push(
-        (await stage.pool.hosts[0].client.call<VmStatus>('status', { vm: VM })).guestClockLagMs,
-      );
-      await reader.behindMs();
+      lags.push((await statusOf(pool.hosts[0])).guestClockLagMs);
+      await behindMs();
     }
     const last: number[] = [];
     for (let i = 0; i < LAST_SAMPLES; i += 1) {
       await sleep(20);
-      last.push(await reader.behindMs());
+      last.push(await behindMs());
     }
     return [
       {
@@ -44,24 +44,4 @@ export function clockBench(): Promise<Row[]> {
       },
     ];
   });
-}
-
-/** The time that the guest's own ticks tell. */
-class GuestTime {
-  private readonly judge = new TickJudge();
-  private readonly stage: Stage;
-  private from = 0;
-
-  constructor(stage: Stage) {
-    this.stage = stage;
-  }
-
-  async behindMs(): Promise<number> {
-    const read = await this.stage.pool.console(VM, this.from);
-    if (read) {
-      this.judge.push(read.bytes);
-      this.from = read.offset + read.bytes.length;
-    }
-    return performance.now() - this.judge.timeMs;
-  }
 }

@@ -1,7 +1,6 @@
 /** From the capture of an epoch to its ack, by how many pages it holds. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { VmStatus } from '../src/host/vm-status.js';
-import { onStage, VM } from './bench-pool.js';
+import { onStage, statusOf } from './bench-pool.js';
 import type { Row } from './row.js';
 
 const PAGES = [100, 1_000, 5_000];
@@ -17,8 +16,7 @@ function latency(pages: number): Promise<Row[]> {
   const cmdline = `tick=10 dirty=${pages} pattern=full`;
   return onStage({ memory: '64MiB', epoch: '50ms', cmdline }, async ({ pool }) => {
     await sleep(MEASURE_MS);
-    const { client } = pool.hosts[0];
-    const { commitMs, dirtyPages } = await client.call<VmStatus>('status', { vm: VM });
+    const { commitMs, dirtyPages } = await statusOf(pool.hosts[0]);
     const name = `capture to ack, ${pages} pages`;
     const reference = `${Math.round(dirtyPages)} dirty pages in the last epoch`;
     return [

@@ -1,8 +1,7 @@
 /** What both VM processes take, shared pages counted once (PSS), against the guest's memory. */
-import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { VmStatus } from '../src/host/vm-status.js';
-import { onStage, VM } from './bench-pool.js';
+import { onStage, statusOf } from './bench-pool.js';
+import { pssMb } from './pss.js';
 import type { Row } from './row.js';
 
 const GUEST_MB = 64;
@@ -14,13 +13,9 @@ export async function memoryBench(): Promise<Row[]> {
   const cmdline = 'tick=10 dirty=256 pattern=sparse';
   return onStage({ memory: `${GUEST_MB}MiB`, epoch: '25ms', cmdline }, async ({ pool }) => {
     await sleep(MEASURE_MS);
-    const pssMb: number[] = [];
-    for (const { client } of pool.hosts) {
-      const { pid } = await client.call<VmStatus>('status', { vm: VM });
-      const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8');
-      pssMb.push(Number(/^Pss:\s+(\d+) kB/m.exec(rollup)?.[1]) / 1024);
-    }
-    const [primary, standby] = pssMb;
+    const [primary, standby] = await Promise.all(
+      pool.hosts.map(async (host) => pssMb((await statusOf(host)).pid)),
+    );
     return [
       {
         ...{ name: 'PSS of both VM processes', value: primary + standby, unit: 'MB' },

@@ -4,7 +4,7 @@
  */
 import type { DemoHost, DemoPool } from '../src/cli/demo-pool.js';
 import { TakeoverWatch } from '../src/cli/takeover-watch.js';
-import { onStage, VM } from './bench-pool.js';
+import { onStage, statusOf, VM } from './bench-pool.js';
 import { median, type Row } from './row.js';
 
 const RUNS = 20;
@@ -52,7 +52,7 @@ async function freezeOnce(pool: DemoPool, watch: TakeoverWatch): Promise<number>
 }
 
 async function pidsOf(host: DemoHost): Promise<number[]> {
-  const { pid } = await host.client.call<{ pid: number }>('status', { vm: VM });
+  const { pid } = await statusOf(host);
   return [host.process?.pid ?? 0, pid].filter((each) => each > 0);
 }
 

@@ -1,9 +1,7 @@
 /** How much of its work a guest still gets done while it is mirrored. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { DemoHost, DemoPool } from '../src/cli/demo-pool.js';
-import type { VmStatus } from '../src/host/vm-status.js';
-import { TickJudge } from '../src/drill/tick-judge.js';
-import { onStage, VM } from './bench-pool.js';
+import type { DemoPool } from '../src/cli/demo-pool.js';
+import { onStage, statusOf, TickReader, VM } from './bench-pool.js';
 import { median, type Row } from './row.js';
 
 const EPOCHS_MS = [10, 25, 50, 100];
@@ -27,14 +25,14 @@ export async function workBench(): Promise<Row[]> {
 /** Protected and unprotected in turn, on the same VM: a busy machine slows both. */
 async function share(pool: DemoPool, epochMs: number): Promise<Row> {
   const [a, b] = pool.hosts;
-  const meter = new WorkMeter(a);
+  const ticks = new TickReader(pool);
   const shares: number[] = [];
   let dirtyPages = 0;
   for (let round = 0; round < ROUNDS; round += 1) {
-    const mirrored = await meter.perSecond();
-    dirtyPages = (await a.client.call<VmStatus>('status', { vm: VM })).dirtyPages;
+    const mirrored = await workPerSecond(ticks);
+    dirtyPages = (await statusOf(a)).dirtyPages;
     await a.client.vm(VM, 'command', { command: 'unprotect' });
-    const alone = await meter.perSecond();
+    const alone = await workPerSecond(ticks);
     shares.push(mirrored / alone);
     await a.client.vm(VM, 'command', { command: 'protect', peer: b.address });
     await pool.waitFor(a, VM, 'protected');
@@ -46,34 +44,10 @@ async function share(pool: DemoPool, epochMs: number): Promise<Row> {
   };
 }
 
-/** Reads the guest's own count of work off its serial line. */
-class WorkMeter {
-  private readonly judge = new TickJudge();
-  private readonly host: DemoHost;
-  private from = 0;
-
-  constructor(host: DemoHost) {
-    this.host = host;
-  }
-
-  async perSecond(): Promise<number> {
-    await sleep(SETTLE_MS);
-    const [before, beforeMs] = await this.now();
-    await sleep(WINDOW_MS);
-    const [after, afterMs] = await this.now();
-    return (after - before) / (afterMs - beforeMs);
-  }
-
-  private async now(): Promise<[work: number, atMs: number]> {
-    const params = { from: this.from };
-    const read = await this.host.client.vm<{ offset: number; bytes: string }>(
-      VM,
-      'console-read',
-      params,
-    );
-    const bytes = Buffer.from(read.bytes, 'base64');
-    this.from = read.offset + bytes.length;
-    this.judge.push(bytes);
-    return [this.judge.work, performance.now()];
-  }
+async function workPerSecond(ticks: TickReader): Promise<number> {
+  await sleep(SETTLE_MS);
+  const [before, beforeMs] = [(await ticks.read()).work, performance.now()];
+  await sleep(WINDOW_MS);
+  const [after, afterMs] = [(await ticks.read()).work, performance.now()];
+  return (after - before) / (afterMs - beforeMs);
 }
