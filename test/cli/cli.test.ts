@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { runMirror, TestPool, type Host, type Ran } from '../e2e/pool.js';
+import { onPair, runMirror, TestPool, type Host, type Ran } from '../e2e/pool.js';
 import { until, within } from '../within.js';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
@@ -102,17 +102,7 @@ cli('version and doctor tell about this machine', async () => {
 });
 
 function given(name: string, play: (pool: TestPool, a: Host, b: Host) => Promise<void>): void {
-  cli(name, async () => {
-    const pool = new TestPool(500);
-    try {
-      await pool.startWitness();
-      const a = await pool.addHost('a');
-      const b = await pool.addHost('b');
-      await within(60_000, name, play(pool, a, b));
-    } finally {
-      await pool.close();
-    }
-  });
+  cli(name, () => onPair(name, 500, 60_000, play));
 }
 
 const object = (ran: Ran): Record<string, unknown> => {

@@ -4,11 +4,11 @@
  */
 import { execFile, spawn, type ChildProcess } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { until } from '../within.js';
+import { freePort } from '../../src/cli/demo-pool.js';
+import { until, within } from '../within.js';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
@@ -41,17 +41,6 @@ export interface Status {
   readonly missedPages: number;
   readonly auditedEpochs: number;
   readonly gateHeldBytes: number;
-}
-
-export async function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const address = server.address();
-      server.close(() => resolve(typeof address === 'object' && address ? address.port : 0));
-    });
-  });
 }
 
 export class TestPool {
@@ -190,8 +179,7 @@ export class TestPool {
 }
 
 /** A bare address is a witness's. */
-const arbiterOf = (text: string): string =>
-  /^(etcd|file):/.test(text) ? text : `witness:${text}`;
+const arbiterOf = (text: string): string => (/^(etcd|file):/.test(text) ? text : `witness:${text}`);
 
 export function runMirror(args: string[], timeoutMs: number): Promise<Ran> {
   return new Promise((resolve) => {
@@ -217,6 +205,33 @@ async function canConnect(port: number): Promise<boolean> {
     });
     socket.once('error', () => resolve(false));
   });
+}
+
+/** A pool of hosts a and b; all of it ends with `play`, which has `deadlineMs`. */
+export async function onPair(
+  name: string,
+  detectMs: number,
+  deadlineMs: number,
+  play: (pool: TestPool, a: Host, b: Host) => Promise<void>,
+): Promise<void> {
+  const pool = new TestPool(detectMs);
+  try {
+    await pool.startWitness();
+    const a = await pool.addHost('a');
+    const b = await pool.addHost('b');
+    await within(deadlineMs, name, play(pool, a, b));
+  } finally {
+    await pool.close();
+  }
+}
+
+export function isAlive(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    return !['Z', 'X'].includes(stat.slice(stat.lastIndexOf(')') + 2)[0]);
+  } catch {
+    return false;
+  }
 }
 
 /** All descendants of a process, from /proc, itself first. */

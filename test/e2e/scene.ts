@@ -1,10 +1,13 @@
 /** A VM protected between two real hosts, and a client at work on it that judges from outside. */
+import type { Test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { GuestClient } from '../../src/drill/guest-client.js';
 import { EthernetSwitch } from '../../src/network/switch.js';
 import { StreamNic } from '../../src/network/stream-nic.js';
+import { within } from '../within.js';
 import { FaultProxy } from '../wire/fault-proxy.js';
-import { TestPool, freePort, type Host } from './pool.js';
+import { freePort } from '../../src/cli/demo-pool.js';
+import { TestPool, type Host } from './pool.js';
 
 export const VM = 'web';
 /** Enough to judge by; a busy machine does few of them in a short scene. */
@@ -73,8 +76,18 @@ async function addHost(pool: TestPool, paths: Paths, name: string): Promise<Host
   return pool.addHost(name, { arbiter, port, advertise });
 }
 
+/** A test of one scene, which has `deadlineMs`. */
+export function sceneTest(
+  test: Test,
+  name: string,
+  deadlineMs: number,
+  play: (scene: Scene) => Promise<void>,
+): void {
+  test(name, () => within(deadlineMs, name, scene(play)));
+}
+
 /** Everything ends with the scene; nothing that the client saw may be lost or invented. */
-export async function scene(play: (scene: Scene) => Promise<void>): Promise<void> {
+async function scene(play: (scene: Scene) => Promise<void>): Promise<void> {
   const pool = new TestPool(1_000);
   const paths = new Paths();
   const network = new EthernetSwitch();

@@ -1,28 +1,15 @@
 /** Real daemons with real VM processes: who dies with whom, and what comes back after both die. */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { until, within } from '../within.js';
-import { TestPool, type Host } from '../e2e/pool.js';
+import { isAlive, onPair, type Host, type TestPool } from '../e2e/pool.js';
 
 const processes = suite('processes');
 
 function given(name: string, play: (pool: TestPool, a: Host, b: Host) => Promise<void>): void {
-  processes(name, async () => {
-    const pool = new TestPool(500);
-    try {
-      await pool.startWitness();
-      const a = await pool.addHost('a');
-      const b = await pool.addHost('b');
-      await within(60_000, name, play(pool, a, b));
-    } finally {
-      await pool.close();
-    }
-  });
+  processes(name, () => onPair(name, 500, 60_000, play));
 }
-
-const isAlive = (pid: number): boolean =>
-  existsSync(`/proc/${pid}`) && !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
 
 async function pidOf(pool: TestPool, host: Host): Promise<number> {
   const status = await pool.status(host, 'web');

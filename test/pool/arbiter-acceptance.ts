@@ -6,15 +6,9 @@
 import { randomUUID } from 'node:crypto';
 import type { Test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { ArbiterReply } from '../../src/core/events.js';
 import type { Proposal } from '../../src/core/record.js';
+import type { Arbiter } from '../../src/pool/arbiter.js';
 import { until, within } from '../within.js';
-
-export interface Arbiter {
-  read(vmUuid: string): Promise<ArbiterReply>;
-  cas(vmUuid: string, expectRevision: number, proposal: Proposal): Promise<ArbiterReply>;
-  close(): void;
-}
 
 /** One arbiter under test, in processes of its own. */
 export interface ArbiterRig {

@@ -4,10 +4,11 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { EtcdArbiter } from '../../src/pool/etcd-arbiter.js';
-import { freePort } from '../e2e/pool.js';
+import { freePort } from '../../src/cli/demo-pool.js';
 import { FaultProxy } from '../wire/fault-proxy.js';
+import type { Arbiter } from '../../src/pool/arbiter.js';
 import { until } from '../within.js';
-import type { Arbiter, ArbiterRig } from './arbiter-acceptance.js';
+import type { ArbiterRig } from './arbiter-acceptance.js';
 
 export function whatEtcdNeeds(): string {
   const { status } = spawnSync('etcd', ['--version'], { stdio: 'ignore' });

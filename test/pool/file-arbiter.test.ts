@@ -7,13 +7,9 @@ import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { FileArbiter, type FileSteps } from '../../src/pool/file-arbiter.js';
+import type { Arbiter } from '../../src/pool/arbiter.js';
 import { within } from '../within.js';
-import {
-  arbiterAcceptance,
-  proposal,
-  type Arbiter,
-  type ArbiterRig,
-} from './arbiter-acceptance.js';
+import { arbiterAcceptance, proposal, type ArbiterRig } from './arbiter-acceptance.js';
 
 const file = suite('file arbiter');
 

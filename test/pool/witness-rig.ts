@@ -6,8 +6,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { WitnessClient } from '../../src/pool/witness-client.js';
+import type { Arbiter } from '../../src/pool/arbiter.js';
 import { until } from '../within.js';
-import type { Arbiter, ArbiterRig } from './arbiter-acceptance.js';
+import type { ArbiterRig } from './arbiter-acceptance.js';
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
