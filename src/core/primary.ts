@@ -68,6 +68,7 @@ export class Primary implements Core {
   private unprotecting = false;
   private reseeding = false;
   private recordCheckAtMs = 0;
+  private endState: 'stopped' | 'superseded' | 'failed' = 'stopped';
   private out: Effect[] = [];
   private nowMs = 0;
 
@@ -100,15 +101,14 @@ export class Primary implements Core {
   }
 
   private state(): CoreStatus['state'] {
-    if (this.phase === 'ended') return 'stopped';
+    if (this.phase === 'ended') return this.endState;
     const runs = this.phase === 'solo' || this.phase === 'paired';
     const waits = runs ? this.arbiter.proposing : this.arbiter.busy;
     if (this.arbiter.lost && waits) return 'waiting-arbiter';
     if (this.phase === 'paired') return 'protected';
     if (this.phase === 'solo') return this.sync ? 'syncing' : 'solo';
-    // Stalled by policy: output is held until a person, or a takeover, decides.
-    if (this.phase === 'leaving' && this.stalls) return 'waiting-arbiter';
-    if (this.phase === 'leaving' || this.phase === 'stopping') return 'solo';
+    // The record has yet to say who goes on, or that nobody does; with `stall`, a person has.
+    if (this.phase === 'leaving' || this.phase === 'stopping') return 'waiting-arbiter';
     return 'starting';
   }
 
@@ -428,8 +428,9 @@ export class Primary implements Core {
     this.end('superseded');
   }
 
-  private end(state: 'stopped' | 'superseded' | 'released' | 'failed'): void {
+  private end(state: 'stopped' | 'superseded' | 'failed'): void {
     this.become('ended');
+    this.endState = state;
     this.emit({ type: 'exit', state });
   }
 

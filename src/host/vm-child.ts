@@ -61,7 +61,7 @@ export class VmChild {
       };
       this.process.on('exit', over);
       this.process.on('error', (error) => {
-        this.log('VM_PROCESS', error.message);
+        this.warn('VM_PROCESS', error.message);
         // Without its channel nobody could tell it to end.
         if (this.process.pid === undefined) over();
         else this.kill();
@@ -121,6 +121,8 @@ export class VmChild {
   private hear(message: VmToDaemon): void {
     if (message.type === 'ready') this.incarnation = message.incarnation;
     else if (message.type === 'state') {
+      const { role, state, generation, epoch, peer } = message.status;
+      this.log({ event: 'state', role, state, generation, epoch, peer });
       this.status = message.status;
       this.config = message.vm ?? this.config;
       this.peerAddress = message.peerAddress;
@@ -128,7 +130,7 @@ export class VmChild {
     } else if (message.type === 'exit-state') this.lastWords = message;
     else if (message.type === 'warning') {
       this.lastWarning = message;
-      this.log(message.code, message.text);
+      this.warn(message.code, message.text);
     } else this.settle(message);
   }
 
@@ -148,6 +150,7 @@ export class VmChild {
     const refused = state === 'failed' || this.lastWarning?.code === 'NOT_BOOTED';
     const told = refused ? this.lastWarning?.text : undefined;
     this.ended = { state, reason: reason || told || (ENDINGS[state] ?? '') };
+    this.log({ event: 'ended', ...this.ended });
     for (const pending of this.pending.values()) {
       clearTimeout(pending.timer);
       pending.reject(this.endError());
@@ -162,8 +165,14 @@ export class VmChild {
     return new VmRequestError('VM_ENDED', text);
   }
 
-  private log(code: string, text: string): void {
-    const event = { event: 'warning', vm: this.init.vmName, code, text };
-    process.stderr.write(`${JSON.stringify(event)}\n`);
+  private warn(code: string, text: string): void {
+    this.log({ event: 'warning', code, text });
+  }
+
+  /** One line of JSON for each event, with the process that it came from. */
+  private log(event: { event: string } & Record<string, string | number>): void {
+    const { vmName: vm } = this.init;
+    const line = { time: new Date().toISOString(), vm, process: this.incarnation, ...event };
+    process.stderr.write(`${JSON.stringify(line)}\n`);
   }
 }

@@ -114,6 +114,9 @@ async function scene(play: (scene: Scene) => Promise<void>): Promise<void> {
     assert.is(verdict.lost, 0);
     assert.is(verdict.invented, 0);
     assert.ok(verdict.ops > OPS_MIN, `${verdict.ops} operations`);
+  } catch (error) {
+    for (const { name } of pool.hosts) process.stderr.write(`log of ${name}:\n${pool.log(name)}\n`);
+    throw error;
   } finally {
     client.close();
     nic.close();

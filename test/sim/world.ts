@@ -232,6 +232,9 @@ export class World {
     this.told(member, '<-', event);
     const effects = member.core.step(event, this.host(member.host).localMs);
     for (const effect of effects) this.perform(member, effect, event);
+    // What a host tells people must be so: a VM that is said to go on alone is heard.
+    if (member.alive && member.core.status().state === 'solo' && !member.gateOpen)
+      this.oracle.violations.push(`${member.incarnation} says solo with its gate closed`);
   }
 
   private told(member: Member, way: string, what: Event | Effect): void {
