@@ -2,12 +2,14 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DemoPool, type DemoHost, type DemoVm } from '../src/cli/demo-pool.js';
 import { TickJudge } from '../src/drill/tick-judge.js';
 import type { VmStatus } from '../src/host/vm-status.js';
 import { EthernetSwitch } from '../src/network/switch.js';
 
 export const VM = 'bench';
+const SAMPLE_MS = 90;
 
 export interface Stage {
   readonly pool: DemoPool;
@@ -37,6 +39,17 @@ export async function onStage<T>(
 
 export const statusOf = (host: DemoHost): Promise<VmStatus> =>
   host.client.call<VmStatus>('status', { vm: VM });
+
+/** The status now and then, for `forMs`. */
+export async function sampleStatus(host: DemoHost, forMs: number): Promise<VmStatus[]> {
+  const samples: VmStatus[] = [];
+  const endAtMs = performance.now() + forMs;
+  while (performance.now() < endAtMs) {
+    await sleep(SAMPLE_MS);
+    samples.push(await statusOf(host));
+  }
+  return samples;
+}
 
 /** What the guest tells of itself in its ticks: its time and its work. */
 export class TickReader {

@@ -1,7 +1,6 @@
 /** From the capture of an epoch to its ack, by how many pages it holds. */
-import { setTimeout as sleep } from 'node:timers/promises';
-import { onStage, statusOf } from './bench-pool.js';
-import type { Row } from './row.js';
+import { onStage, sampleStatus } from './bench-pool.js';
+import { median, type Row } from './row.js';
 
 const PAGES = [100, 1_000, 5_000];
 const MEASURE_MS = 4_000;
@@ -15,10 +14,11 @@ export async function latencyBench(): Promise<Row[]> {
 function latency(pages: number): Promise<Row[]> {
   const cmdline = `tick=10 dirty=${pages} pattern=full`;
   return onStage({ memory: '64MiB', epoch: '50ms', cmdline }, async ({ pool }) => {
-    await sleep(MEASURE_MS);
-    const { commitMs, dirtyPages } = await statusOf(pool.hosts[0]);
+    const samples = await sampleStatus(pool.hosts[0], MEASURE_MS);
+    const { commitMs } = samples[samples.length - 1];
+    const dirtyPages = median(samples.map((sample) => sample.dirtyPages));
     const name = `capture to ack, ${pages} pages`;
-    const reference = `${Math.round(dirtyPages)} dirty pages in the last epoch`;
+    const reference = `${Math.round(dirtyPages)} dirty pages in the median epoch`;
     return [
       { name: `${name}, p50`, value: commitMs.p50, unit: 'ms', reference },
       { name: `${name}, p99`, value: commitMs.p99, unit: 'ms' },

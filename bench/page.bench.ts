@@ -74,7 +74,11 @@ async function benchPattern(pattern: Pattern): Promise<Row[]> {
       reference: `${bothMs.toFixed(2)} ms for ${PAGES} pages`,
     },
     {
-      ...{ name: `wire bytes: ${pattern}`, value: ratio * 100, unit: '% of dirty bytes' },
+      ...{
+        name: `wire bytes of made pages: ${pattern}`,
+        value: ratio * 100,
+        unit: '% of dirty bytes',
+      },
       ...(most === null ? {} : { target: { atMost: most } }),
     },
   ];

@@ -164,14 +164,14 @@ async function killInMidEpoch(pool: DemoPool, watch: TakeoverWatch, say: Say): P
     const released = watch.nextOwner();
     const killedAt = performance.now();
     pool.kill(primary);
-    const takeoverMs = (await released) - killedAt;
+    const takeoverMs = (await released).outputAtMs - killedAt;
     const status = await pool.waitForOwner(standby, VM);
     const partial = status.lastTakeover?.partial ?? null;
     const where = partial
       ? `in epoch ${partial.epoch}, of which ${partial.parts} of ${partial.partCount} parts came`
       : 'between two epochs';
     say(`kill -9 of host ${primary.name} ${where}: host ${standby.name} has taken over.`);
-    say(`  first output of the new owner after ${takeoverMs.toFixed(0)} ms`);
+    say(`  first output of the guest there after ${takeoverMs.toFixed(0)} ms`);
     await comeBack(pool, primary, standby, say);
     if (partial || kills === KILLS_MAX)
       return { epoch: partial?.epoch ?? null, kills, takeoverMs, status };
