@@ -34,6 +34,8 @@ export interface EncodedPart {
 interface Slot {
   buffer: SlotBuffer;
   busy: boolean;
+  /** An epoch of more than `SLOT_PAGES_KEPT` pages has been in it. */
+  grown: boolean;
 }
 
 interface SlotBuffer extends CaptureBuffer {
@@ -51,7 +53,10 @@ interface Waiting {
 
 const PAGE_BYTES = 4096;
 const ENCODE_MS_MAX = 10_000;
-/** A slot that a dirty storm made larger than this is replaced after a quieter epoch. */
+/**
+ * A slot that a dirty storm made larger than this is replaced after the next quieter epoch: one
+ * replaced at every epoch of a storm would leave its memory to two garbage collectors.
+ */
 const SLOT_PAGES_KEPT = 4_096;
 
 export class EncoderError extends MirrorError {}
@@ -88,6 +93,7 @@ export class Encoder {
     this.slots = Array.from({ length: slots }, () => ({
       buffer: makeSlot(pageCount),
       busy: false,
+      grown: false,
     }));
     worker.on('message', (message: EncodeResult | EncodedPart) => {
       if ('part' in message) this.keep(message);
@@ -97,8 +103,12 @@ export class Encoder {
     worker.unref();
   }
 
-  /** A buffer for one capture, or null while all of them wait to be encoded. */
+  /**
+   * A buffer for one capture, or null while all of them wait to be encoded. In a dirty storm one
+   * has to do: a second one could take as much as the guest.
+   */
   takeSlot(): CaptureBuffer | null {
+    if (this.slots.some(({ busy, grown }) => busy && grown)) return null;
     const slot = this.slots.find((candidate) => !candidate.busy);
     if (!slot) return null;
     slot.busy = true;
@@ -139,7 +149,9 @@ export class Encoder {
   }
 
   private giveBack(slot: Slot, pageCount: number): void {
-    if (pageCount > SLOT_PAGES_KEPT) slot.buffer = makeSlot(this.pageCount);
+    const large = pageCount > SLOT_PAGES_KEPT;
+    if (slot.grown && !large) slot.buffer = makeSlot(this.pageCount);
+    slot.grown = large;
     slot.busy = false;
   }
 
