@@ -1,6 +1,6 @@
 /** The processes of the demo: two hosts and a witness, started, killed and started again. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -79,8 +79,22 @@ export class DemoPool {
     await a.client.call('start', { yaml, path, peer: b.address, auditEvery: 0 });
   }
 
+  /** As a loss of power would: the host's VM processes at the same moment, not after its daemon. */
   kill(host: DemoHost): void {
-    host.process?.kill('SIGKILL');
+    const daemon = host.process;
+    if (!daemon?.pid) return;
+    for (const pid of childrenOf(daemon.pid)) process.kill(pid, 'SIGKILL');
+    daemon.kill('SIGKILL');
+  }
+
+  /** Until the standby has some parts of an epoch and not all; no promise that it stays so. */
+  async waitForArrival(standby: DemoHost, vm: string): Promise<void> {
+    const endAt = Date.now() + WAIT_MS_MAX;
+    while (Date.now() < endAt) {
+      const { arriving } = await standby.client.call<VmStatus>('status', { vm });
+      if (arriving && arriving.parts * 2 <= arriving.partCount) return;
+    }
+    throw new MirrorError('TIMEOUT', `no epoch of ${vm} was seen to arrive on ${standby.name}`);
   }
 
   waitFor(host: DemoHost, vm: string, state: string): Promise<VmStatus> {
@@ -143,6 +157,16 @@ export class DemoPool {
       if (Date.now() > endAt) throw new MirrorError('TIMEOUT', `not so in time: ${what}`);
       await sleep(POLL_MS);
     }
+  }
+}
+
+/** Of a process whose only thread that starts others is its first. */
+function childrenOf(pid: number): number[] {
+  try {
+    const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
+    return text.split(' ').filter(Boolean).map(Number);
+  } catch {
+    return [];
   }
 }
 

@@ -35,6 +35,6 @@ function lastKnown(child: VmChild): VmStatus {
     ...{ pauseMs: NO_FIGURE, copyMs: NO_FIGURE, commitMs: NO_FIGURE, epochMs: 0 },
     ...{ dirtyPages: 0, bytesPerEpoch: 0, ratio: 0, guestClockLagMs: 0, workDone: 0 },
     ...{ gateHeldBytes: 0, auditedEpochs: 0, missedPages: 0, serialOffset: 0 },
-    ...{ lastTakeover: null, heartbeats: [], warnings: [] },
+    ...{ arriving: null, lastTakeover: null, heartbeats: [], warnings: [] },
   };
 }

@@ -38,13 +38,20 @@ const WARNINGS_MAX = 20;
 const NOTE_RETRY_MS = 200;
 const EXIT_GRACE_MS = 50;
 
+/** An epoch of which some parts are here: how many, and how many it has. */
+export interface PartialEpoch {
+  readonly epoch: number;
+  readonly parts: number;
+  readonly partCount: number;
+}
+
 /** How the takeover by this process went. */
 export interface TakeoverFigures {
   readonly epoch: number;
   /** From the decision to the VM running. */
   readonly promoteMs: number;
-  /** The epoch that was arriving when the owner was lost: parts here, and parts it has. */
-  readonly partial: { epoch: number; parts: number; partCount: number } | null;
+  /** The epoch that was arriving when the owner was lost. */
+  readonly partial: PartialEpoch | null;
 }
 
 interface VmTools {
@@ -63,6 +70,8 @@ export class VmProcess {
   readonly warnings: { code: string; text: string }[] = [];
   primary: PrimarySide | null = null;
   replica: Replica | null = null;
+  /** On a standby, the epoch that is arriving. */
+  arriving: PartialEpoch | null = null;
   source: MachineSource;
   private readonly codec: FrameCodec;
   private readonly arbiter: Arbiter;
@@ -74,7 +83,6 @@ export class VmProcess {
   private nextSession = 1;
   private stagedGeneration = 0;
   private releasedThrough = 0;
-  private partial: TakeoverFigures['partial'] = null;
   private dialing = false;
   /** Whom the core dials: the peer, also of a VM that came here by a takeover. */
   private peerAddress: string | null;
@@ -266,7 +274,7 @@ export class VmProcess {
     if (part.base && part.part === 0) this.replica?.reset();
     const parts = part.part + 1;
     const whole = parts === part.partCount;
-    this.partial = whole ? null : { epoch: part.epoch, parts, partCount: part.partCount };
+    this.arriving = whole ? null : { epoch: part.epoch, parts, partCount: part.partCount };
     this.stagedGeneration = part.generation;
     this.replica?.stage(part.part, this.driver.payload ?? new Uint8Array(0));
   }
@@ -284,7 +292,7 @@ export class VmProcess {
       this.replica = null;
       this.driver.dispatch({ type: 'machine-ready' });
       const promoteMs = monotonicMs() - startedAtMs;
-      this.lastTakeover = { epoch, promoteMs, partial: this.partial };
+      this.lastTakeover = { epoch, promoteMs, partial: this.arriving };
     } catch (error) {
       this.machineFailed(error);
     }

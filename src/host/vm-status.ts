@@ -3,7 +3,7 @@
  */
 import type { CoreStatus } from '../core/events.js';
 import type { Percentiles } from '../checkpoint/figures.js';
-import type { TakeoverFigures, VmProcess } from './vm-member.js';
+import type { PartialEpoch, TakeoverFigures, VmProcess } from './vm-member.js';
 
 const NO_FIGURE: Percentiles = { p50: 0, p99: 0, max: 0 };
 
@@ -36,6 +36,7 @@ export interface VmStatus extends CoreStatus {
   readonly auditedEpochs: number;
   readonly missedPages: number;
   readonly serialOffset: number;
+  readonly arriving: PartialEpoch | null;
   readonly lastTakeover: TakeoverFigures | null;
   readonly heartbeats: Heartbeat[];
   readonly warnings: { code: string; text: string }[];
@@ -68,6 +69,7 @@ export function vmStatus(vm: VmProcess): VmStatus {
     auditedEpochs: figures?.auditedEpochs ?? 0,
     missedPages: figures?.missedPages ?? 0,
     serialOffset: (vm.replica?.outputs.serial ?? vm.serial).end,
+    arriving: vm.replica ? vm.arriving : null,
     lastTakeover: vm.lastTakeover,
     heartbeats: vm.silencesMs().map((silentMs) => ({ path: 'interconnect', silentMs })),
     warnings: [...vm.warnings],
