@@ -155,9 +155,9 @@ interface Killed {
 
 /**
  * SIGKILL of the primary's host, every process of it, while an epoch is arriving; again, until the
- * survivor has, by its own count, some parts of an epoch but not all of them: it may have come
- * whole in the meantime. After every kill the host comes back and the VM is protected again, without
- * being stopped.
+ * survivor has, by its own count, some parts of an epoch but not all: it may have come whole in
+ * the meantime. After every kill the host comes back and the VM is protected again, without being
+ * stopped.
  */
 async function killInMidEpoch(pool: DemoPool, watch: TakeoverWatch, say: Say): Promise<Killed> {
   for (let kills = 1; ; kills += 1) {
