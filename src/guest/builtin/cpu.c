@@ -11,9 +11,12 @@ u8 boot_stack[16384] __attribute__((aligned(16), used));
 __asm__(".pushsection .text\n.globl _start\n"
         "_start: cli\n cld\n mov $boot_stack+16384,%esp\n push %ebx\n push %eax\n call guest_main\n"
         "1: cli\n hlt\n jmp 1b\n"
-        "irq_pit: pusha\n call on_pit\n popa\n iret\n"
-        "irq_nic: pusha\n call on_nic\n popa\n iret\n"
-        "irq_other: pusha\n call on_other\n popa\n iret\n"
+        /* iret by hand: software KVMs (pvm) do not emulate it outside of paging. Interrupts come
+           only while they are allowed; the one instruction after sti is still free of them. */
+        ".macro leave_irq\n popa\n andl $~0x200,8(%esp)\n pushl 8(%esp)\n popf\n sti\n ret $8\n.endm\n"
+        "irq_pit: pusha\n call on_pit\n leave_irq\n"
+        "irq_nic: pusha\n call on_nic\n leave_irq\n"
+        "irq_other: pusha\n call on_other\n leave_irq\n"
         /* exceptions: 16 bytes each; `fault_common` sees the vector and what the CPU pushed */
         ".balign 16\nexception_stubs:\n"
         ".set vector,0\n.rept 32\n.balign 16\n push $vector\n jmp fault_common\n"

@@ -4,11 +4,12 @@
  * An audit runs the compare beside the map and counts what the map missed; the pages it finds are
  * captured all the same.
  *
- * Everything lives in v86's memory, so that the kernels of `wasm/v86/` can work on it.
+ * Everything lives in v86's memory, so that the kernels of `wasm/ram/` can work on it.
  */
 import type { GuestRam, PageRange } from '../machine.js';
 import { PAGE_BYTES } from '../machine.js';
-import type { KernelExports, V86Exports } from './internals.js';
+import type { RamKernels } from '../ram-kernels.js';
+import type { V86Exports } from './internals.js';
 
 const BATCH_PAGES = 256;
 /** Keeps RAM and shadow from sharing cache sets line by line. */
@@ -25,7 +26,7 @@ export interface DirtySet {
 
 export class DirtyTracker {
   private readonly exports: V86Exports;
-  private readonly kernels: KernelExports;
+  private readonly kernels: RamKernels;
   private readonly ram: GuestRam;
   private readonly pageCount: number;
   private readonly patched: boolean;
@@ -44,7 +45,7 @@ export class DirtyTracker {
 
   constructor(
     exports: V86Exports,
-    kernels: KernelExports,
+    kernels: RamKernels,
     ram: GuestRam,
     options: { tracking: 'patched' | 'compare'; auditEvery: number },
   ) {

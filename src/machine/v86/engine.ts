@@ -7,7 +7,8 @@ import { MirrorError } from '../../core/errors.js';
 import type { GuestRam, MachineSpec } from '../machine.js';
 import { importOnGuestTime } from './clock.js';
 import { DiskStub } from './disk-stub.js';
-import type { KernelExports, V86Cpu, V86Emulator, V86Exports } from './internals.js';
+import { loadRamKernels, type RamKernels } from '../ram-kernels.js';
+import type { V86Cpu, V86Emulator, V86Exports } from './internals.js';
 
 const LOAD_MS_MAX = 30_000;
 const VGA_BYTES = 256 << 10;
@@ -28,7 +29,7 @@ export interface Engine {
   readonly emulator: V86Emulator;
   readonly cpu: V86Cpu;
   readonly exports: V86Exports;
-  readonly kernels: KernelExports;
+  readonly kernels: RamKernels;
   readonly ram: GuestRam;
 }
 
@@ -106,11 +107,7 @@ export async function createEngine(
   tracking: 'patched' | 'compare',
 ): Promise<Engine> {
   checkSpec(spec);
-  const [V86, wasm, kernelModule] = await Promise.all([
-    loadLibrary(),
-    compiledModule(wasmUrl(tracking)),
-    compiledModule(new URL('v86-kernels.wasm', wasmDir)),
-  ]);
+  const [V86, wasm] = await Promise.all([loadLibrary(), compiledModule(wasmUrl(tracking))]);
   let exports: V86Exports | null = null;
   const nic = spec.nics[0];
   const emulator = new V86({
@@ -136,10 +133,7 @@ export async function createEngine(
   const ready: V86Exports = exports;
   const { cpu } = emulator.v86;
   checkInsides(cpu, ready, tracking === 'patched');
-  const kernelInstance = await WebAssembly.instantiate(kernelModule, {
-    v86: { memory: ready.memory },
-  });
-  const kernels = kernelInstance.exports as unknown as KernelExports;
+  const kernels = await loadRamKernels(ready.memory);
   const ram = { memory: ready.memory, offset: cpu.mem8.byteOffset, bytes: spec.memoryBytes };
   return { emulator, cpu, exports: ready, kernels, ram };
 }

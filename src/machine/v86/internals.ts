@@ -120,13 +120,3 @@ export interface V86Exports {
   set_control_word(value: number): void;
   mirror_track?(map: number, ram: number, pages: number): void;
 }
-
-/** Exports of `wasm/v86/kernels.mjs`. All addresses are offsets in v86's memory. */
-export interface KernelExports {
-  scan(map: number, count: number, out: number): number;
-  gather(ram: number, list: number, count: number, out: number): void;
-  refresh(ram: number, shadow: number, list: number, count: number): void;
-  mark(list: number, count: number, map: number): void;
-  compare(a: number, b: number, pages: number, map: number): void;
-  copy(to: number, from: number, bytes: number): void;
-}

@@ -1,4 +1,4 @@
-// Kernels that work inside v86's own memory: find dirty pages in the byte map, gather pages,
+// Kernels that work inside the memory that holds guest RAM: find dirty pages in the byte map, gather pages,
 // compare RAM with a shadow copy. The module has no data and no memory of its own.
 import wabtFactory from 'wabt';
 
@@ -8,7 +8,7 @@ const any = (terms) => terms.reduce((left, right) => `(v128.or ${left} ${right})
 const differ128 = any([0, 16, 32, 48, 64, 80, 96, 112].map(differ));
 
 const source = `(module
-  (import "v86" "memory" (memory 1))
+  (import "machine" "memory" (memory 1))
 
   ;; Writes the indices of the nonzero bytes of map (count: a multiple of 16) to out; returns how
   ;; many.
@@ -90,7 +90,7 @@ const source = `(module
 
 export async function assembleKernels() {
   const wabt = await wabtFactory();
-  const module = wabt.parseWat('v86-kernels.wat', source, { simd: true, bulk_memory: true });
+  const module = wabt.parseWat('ram-kernels.wat', source, { simd: true, bulk_memory: true });
   try {
     return module.toBinary({}).buffer;
   } finally {
