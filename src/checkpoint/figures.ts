@@ -39,6 +39,7 @@ export class Samples {
 
 export class EpochFigures {
   readonly pauseMs = new Samples();
+  readonly findMs = new Samples();
   readonly copyMs = new Samples();
   readonly commitMs = new Samples();
   dirtyPages = 0;
@@ -51,6 +52,7 @@ export class EpochFigures {
 
   captured(epoch: number, pauseMs: number, result: CaptureResult): void {
     this.pauseMs.add(pauseMs);
+    this.findMs.add(result.findMs);
     this.copyMs.add(result.copyMs);
     this.dirtyPages = result.dirtyPageCount;
     this.capturedAtMs.set(epoch, Number(process.hrtime.bigint()) / 1e6);
@@ -77,7 +79,8 @@ export class EpochFigures {
 
   /** A sync is over: its large epochs say nothing of those to come. */
   syncDone(): void {
-    for (const samples of [this.pauseMs, this.copyMs, this.commitMs]) samples.clear();
+    for (const samples of [this.pauseMs, this.findMs, this.copyMs, this.commitMs])
+      samples.clear();
     this.capturedAtMs.clear();
   }
 

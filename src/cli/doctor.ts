@@ -1,15 +1,12 @@
 /** `mirror doctor`: what this host can do. */
-import { accessSync, constants, existsSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { availableParallelism, freemem, totalmem } from 'node:os';
+import { kvmIsUsable, pickAccelerator, whatQemuNeeds } from '../machine/qemu/qemu-host.js';
 import { print, type Command } from './command.js';
 
 function kvm(): string {
-  try {
-    accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
-    return 'present';
-  } catch {
-    return 'not usable';
-  }
+  if (kvmIsUsable()) return 'usable';
+  return existsSync('/dev/kvm') ? 'no hardware KVM, or not allowed' : 'absent';
 }
 
 export const doctor: Command = {
@@ -24,12 +21,13 @@ export const doctor: Command = {
       processors: availableParallelism(),
       memoryMiB: Math.round(totalmem() / (1 << 20)),
       freeMiB: Math.round(freemem() / (1 << 20)),
-      engines: { v86: patched ? 'ready, dirty pages by patched wasm' : 'ready, by comparing' },
+      v86: patched ? 'ready, dirty pages by patched wasm' : 'ready, by comparing',
+      qemu: whatQemuNeeds() || `ready with ${pickAccelerator()}, dirty pages by comparing`,
       kvm: kvm(),
       setpriv: existsSync('/usr/bin/setpriv') ? 'present' : 'absent: apt install util-linux',
     };
     const text = Object.entries(report).map(([key, value]) => {
-      return `${key.padEnd(12)}${typeof value === 'object' ? `v86: ${value.v86}` : value}`;
+      return `${key.padEnd(12)}${value}`;
     });
     print(input, text.join('\n'), report);
     return Promise.resolve(0);

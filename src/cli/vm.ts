@@ -43,7 +43,7 @@ export const start: Command = {
   options: {
     peer: { type: 'string', about: 'HOST:PORT of the host that is to mirror it' },
     epoch: { type: 'string', about: 'auto, or such as 25ms' },
-    engine: { type: 'string', about: 'auto or v86' },
+    engine: { type: 'string', about: 'auto, v86 or qemu' },
     protection: { type: 'string', about: 'mirror, the only level yet' },
     'audit-every': { type: 'string', about: 'compare all of memory every so many epochs' },
     audit: { type: 'boolean', about: 'compare all of memory at every epoch' },
@@ -54,7 +54,7 @@ export const start: Command = {
     const client = new ControlClient(socketOf(input));
     const peer = textOption(input, 'peer') ?? null;
     if (peer !== null) parseAddress(peer);
-    oneOf(input, 'engine', ['auto', 'v86']);
+    oneOf(input, 'engine', ['auto', 'v86', 'qemu']);
     oneOf(input, 'protection', ['mirror']);
     const timeoutMs = durationOption(input, 'timeout', 60_000);
     const auditEvery = input.options['audit'] === true ? 1 : countOption(input, 'audit-every', 0);

@@ -124,7 +124,7 @@ export class Gate {
     const { offset, bytes } = base
       ? this.allSerial()
       : this.serial.slice(this.cutSerial, serialEnd);
-    const inputOffset = this.input.appliedOffset;
+    const inputOffset = this.input.reachedOffset;
     const frames = this.uncut;
     if (this.state === 'closed') {
       this.held.push({ epoch, frames, serialEnd, inputOffset });

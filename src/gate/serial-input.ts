@@ -17,6 +17,8 @@ export class SerialInput {
   onInput: ((bytes: Uint8Array) => void) | null = null;
   /** Input up to this place is safe and need not be kept by the writer. */
   onAcked: ((offset: number) => void) | null = null;
+  /** How much of what went in has not reached the guest's device yet. */
+  waitingBytes: () => number = () => 0;
   private readonly unackedBytesMax: number;
   private applied: number;
   private acked: number;
@@ -29,6 +31,11 @@ export class SerialInput {
 
   get appliedOffset(): number {
     return this.applied;
+  }
+
+  /** Up to where a capture taken now holds the input. */
+  get reachedOffset(): number {
+    return this.applied - this.waitingBytes();
   }
 
   get ackedOffset(): number {

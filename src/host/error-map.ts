@@ -37,6 +37,7 @@ const BY_CODE: Record<string, { exit: number; status: number }> = {
 function failures(): Record<string, { exit: number; status: number }> {
   const codes = [
     ...['BAD_STATE', 'LISTEN_FAILED', 'INTERNAL', 'CORE_BUG', 'MACHINE_FAILED', 'CAPTURE_FAILED'],
+    ...['QEMU_MISSING'],
     ...['NO_DESCRIPTION', 'FILE_MISSING', 'BAD_OFFER', 'OFFER_TIMEOUT', 'OFFER_FAILED'],
     ...['LINK_CLOSED', 'DIAL_TIMEOUT', 'DIAL_FAILED', 'NOTE_NOT_SAVED', 'BAD_LINE', 'BAD_UUID'],
     ...['BAD_RECORD', 'BAD_PROPOSAL', 'TOO_MANY_RECORDS', 'ARBITER_FAULT'],

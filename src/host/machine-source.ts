@@ -4,7 +4,9 @@
  */
 import { readFile } from 'node:fs/promises';
 import { builtinKernel } from '../guest/builtin.js';
-import type { Machine } from '../machine/machine.js';
+import type { Machine, MachineSpec } from '../machine/machine.js';
+import type { Accelerator } from '../machine/qemu/qemu-args.js';
+import { pickAccelerator, whatQemuNeeds } from '../machine/qemu/qemu-host.js';
 import { V86Machine } from '../machine/v86/v86-machine.js';
 import { FileStore, sha256 } from './file-store.js';
 import type { VmConfig } from './vm-config.js';
@@ -16,6 +18,8 @@ export interface VmDescription {
   readonly initrdSha256: string | null;
   readonly nics: VmConfig['nics'];
   readonly epochMs: number | null;
+  /** Of a QEMU machine: as its first host chose it, for the devices differ. */
+  readonly accelerator: Accelerator | null;
 }
 
 export interface OfferContent {
@@ -49,7 +53,7 @@ export class MachineSource {
     const { kernel, initrd } = config.boot;
     this.kernel = kernel === 'builtin' ? builtinKernel() : await readFile(kernel);
     this.initrd = initrd === null ? null : await readFile(initrd);
-    this.describe(config);
+    this.describe(config, config.engine === 'qemu' ? pickAccelerator() : null);
     await this.store.put(this.kernel);
     if (this.initrd) await this.store.put(this.initrd);
   }
@@ -59,7 +63,7 @@ export class MachineSource {
     const offered = JSON.parse(specJson) as VmDescription;
     this.kernel = await this.stored(offered.kernelSha256);
     this.initrd = offered.initrdSha256 === null ? null : await this.stored(offered.initrdSha256);
-    this.describe(offered.config);
+    this.describe(offered.config, offered.accelerator);
   }
 
   offer(): OfferContent {
@@ -73,7 +77,7 @@ export class MachineSource {
   }
 
   create(): Promise<Machine> {
-    const { config } = this.description;
+    const { config, accelerator } = this.description;
     const spec = {
       memoryBytes: config.memoryBytes,
       kernel: this.kernel,
@@ -81,16 +85,18 @@ export class MachineSource {
       cmdline: config.boot.cmdline,
       nics: config.nics,
     };
+    if (accelerator) return createQemu(spec, accelerator);
     return V86Machine.create(spec, { auditEvery: this.auditEvery });
   }
 
-  private describe(config: VmConfig): void {
+  private describe(config: VmConfig, accelerator: Accelerator | null): void {
     this.described = {
       config,
       kernelSha256: sha256(this.kernel),
       initrdSha256: this.initrd ? sha256(this.initrd) : null,
       nics: config.nics,
       epochMs: config.epochMs,
+      accelerator,
     };
   }
 
@@ -99,4 +105,12 @@ export class MachineSource {
     if (!bytes) throw new VmProcessError('FILE_MISSING', `boot file ${digest} is not here`);
     return bytes;
   }
+}
+
+/** Loaded when it is needed: no other machine depends on what only Linux has. */
+async function createQemu(spec: MachineSpec, accelerator: Accelerator): Promise<Machine> {
+  const missing = whatQemuNeeds();
+  if (missing !== '') throw new VmProcessError('QEMU_MISSING', missing);
+  const { QemuMachine } = await import('../machine/qemu/qemu-machine.js');
+  return QemuMachine.create(spec, { accelerator });
 }

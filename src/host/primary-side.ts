@@ -140,6 +140,7 @@ export class PrimarySide {
     machine.serial.onBytes = (bytes) => gate.serialOut(bytes);
     gate.onSerial = (offset, bytes) => this.serial.append(offset, bytes);
     gate.history = this.serial;
+    gate.input.waitingBytes = () => machine.serial.waitingBytes;
     gate.input.onInput = (bytes) => machine.serial.receive(bytes);
     gate.onFrame = (index, frame) => this.links[index]?.send(frame);
     machine.onPowerOff = () => this.events.poweredOff();

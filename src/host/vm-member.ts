@@ -360,7 +360,7 @@ export class VmProcess {
       this.peerAddress = offer.address;
       if (!this.replica) {
         await this.source.fromOffer(offer.specJson);
-        this.replica = await Replica.create(await this.source.create());
+        this.replica = await Replica.create(await this.standbyMachine());
       }
       this.addLink(link);
       link.accepted();
@@ -370,6 +370,17 @@ export class VmProcess {
       // A standby lives for one connection: without it there is nothing to wait for.
       if (this.links.size === 0 && !this.primary) this.exit('released');
     }
+  }
+
+  /** Ready for a takeover; without it this process is of no use to the owner. */
+  private async standbyMachine(): Promise<Machine> {
+    const machine = await this.source.create();
+    machine.onFailure = (error) => {
+      this.tell({ type: 'warning', code: 'MACHINE_FAILED', text: error.message });
+      this.exit('released');
+    };
+    await machine.standBy();
+    return machine;
   }
 
   private addLink(link: VmLink): void {

@@ -24,6 +24,7 @@ export interface VmStatus extends CoreStatus {
   readonly dirtyTracking: string;
   readonly protection: string;
   readonly pauseMs: Percentiles;
+  readonly findMs: Percentiles;
   readonly copyMs: Percentiles;
   readonly commitMs: Percentiles;
   readonly epochMs: number;
@@ -57,6 +58,7 @@ export function vmStatus(vm: VmProcess): VmStatus {
     dirtyTracking: machine?.info.dirtyTracking ?? 'patched',
     protection: 'mirror',
     pauseMs: figures?.pauseMs.percentiles() ?? NO_FIGURE,
+    findMs: figures?.findMs.percentiles() ?? NO_FIGURE,
     copyMs: figures?.copyMs.percentiles() ?? NO_FIGURE,
     commitMs: figures?.commitMs.percentiles() ?? NO_FIGURE,
     epochMs: primary?.pacer.epochMs ?? 0,

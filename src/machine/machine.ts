@@ -1,5 +1,6 @@
 /**
- * What the engine needs of a hypervisor, and no more. `v86/` implements it in-process.
+ * What the engine needs of a hypervisor, and no more. `v86/` implements it in-process, `qemu/` with
+ * a stock QEMU beside it.
  *
  * Every implementation runs the acceptance suite in `test/machine/acceptance.ts`.
  */
@@ -14,7 +15,10 @@ export interface GuestRam {
   readonly bytes: number;
 }
 
-/** Where a capture puts its pages. Owned by the caller, reused from epoch to epoch. */
+/**
+ * Where a capture puts its pages: over SharedArrayBuffers, for another thread may fill it. Owned by
+ * the caller, reused from epoch to epoch.
+ */
 export interface CaptureBuffer {
   /** Ascending page numbers; capacity in pages is `pageIndices.length`. */
   readonly pageIndices: Uint32Array;
@@ -33,9 +37,14 @@ export interface PageRange {
 }
 
 export interface CaptureResult {
-  /** Pages captured, the dirty ones and those of the extra range, each once. */
+  /**
+   * Pages captured, the dirty ones and those of the extra range, each once. Pages of that range
+   * that were never written may be left out: they are zero.
+   */
   readonly pageCount: number;
   readonly dirtyPageCount: number;
+  /** Time spent finding dirty pages, within the pause, in `ms`. */
+  readonly findMs: number;
   /** Time spent copying pages, within the pause, in `ms`. */
   readonly copyMs: number;
   /** Pages the audit found changed that tracking had missed; `null` when not audited. */
@@ -53,6 +62,8 @@ export interface NicPort {
 export interface SerialPort {
   /** Called with bytes that the guest wrote; at least once before each capture ends. */
   onBytes: ((bytes: Uint8Array) => void) | null;
+  /** Bytes received that have not reached the guest's device: a capture does not hold them. */
+  readonly waitingBytes: number;
   receive(bytes: Uint8Array): void;
 }
 
@@ -86,6 +97,10 @@ export interface Machine {
   /** The guest can no longer run (a triple fault, an exception of the engine). */
   onFailure: ((error: Error) => void) | null;
 
+  /** All of `ram` to zero, as before a boot. For a standby only. */
+  clearRam(): void;
+  /** Gets ready for a `restore`: whatever makes it quicker. */
+  standBy(): Promise<void>;
   /** Loads kernel, initrd and command line. The machine is then paused at its first instruction. */
   boot(): Promise<void>;
   resume(): void;

@@ -31,8 +31,7 @@ export class Replica {
 
   /** Back to an empty image, before the first epoch of a sync. */
   reset(): void {
-    const { memory, offset, bytes } = this.machine.ram;
-    new Uint8Array(memory.buffer, offset, bytes).fill(0);
+    this.machine.clearRam();
     this.decoder.reset();
     this.outputs.reset();
     this.dropStaged();

@@ -60,7 +60,7 @@ cli('wrong usage is 2, with a reason on stderr and nothing on stdout', async () 
     ['start'],
     ['start', 'a', 'b'],
     ['start', 'web', '--colour', 'red'],
-    ['start', 'web', '--engine', 'qemu'],
+    ['start', 'web', '--engine', 'bochs'],
     ['start', 'web', '--peer', 'nowhere'],
     ['start', 'web', '--timeout', 'soon'],
     ['wait', 'web', '--for', 'happy'],

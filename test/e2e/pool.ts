@@ -36,6 +36,9 @@ export interface Status {
   readonly committedEpoch: number;
   readonly generation: number;
   readonly owner: string;
+  readonly peer: string;
+  readonly engine: string;
+  readonly dirtyTracking: string;
   readonly pid: number;
   readonly guestClockLagMs: number;
   readonly missedPages: number;
@@ -121,6 +124,7 @@ export class TestPool {
       memory?: string;
       epoch?: string;
       boot?: string;
+      engine?: string;
     },
   ): string {
     const nic =
@@ -132,7 +136,7 @@ export class TestPool {
     const path = join(this.dir, `${name}.yaml`);
     writeFileSync(
       path,
-      `name: ${name}\nengine: v86\nmemory: ${fields.memory ?? '32MiB'}\n` +
+      `name: ${name}\nengine: ${fields.engine ?? 'v86'}\nmemory: ${fields.memory ?? '32MiB'}\n` +
         `boot: { ${fields.boot ?? 'kernel: builtin'}, cmdline: "${cmdline}" }\n${nic}` +
         `protection: mirror\nepoch: ${fields.epoch ?? '25ms'}\n`,
     );

@@ -82,12 +82,13 @@ export function sceneTest(
   name: string,
   deadlineMs: number,
   play: (scene: Scene) => Promise<void>,
+  engine = 'v86',
 ): void {
-  test(name, () => within(deadlineMs, name, scene(play)));
+  test(name, () => within(deadlineMs, name, scene(play, engine)));
 }
 
 /** Everything ends with the scene; nothing that the client saw may be lost or invented. */
-async function scene(play: (scene: Scene) => Promise<void>): Promise<void> {
+async function scene(play: (scene: Scene) => Promise<void>, engine: string): Promise<void> {
   const pool = new TestPool(1_000);
   const paths = new Paths();
   const network = new EthernetSwitch();
@@ -104,7 +105,7 @@ async function scene(play: (scene: Scene) => Promise<void>): Promise<void> {
     await pool.startWitness();
     const a = await addHost(pool, paths, 'a');
     const b = await addHost(pool, paths, 'b');
-    const vm = pool.writeVm(VM, { switchPort: port });
+    const vm = pool.writeVm(VM, { switchPort: port, engine });
     const started = await pool.mirror(a, ['start', vm, '--peer', b.address, '--audit']);
     assert.is(started.code, 0, started.stderr);
     await client.connect(20_000);

@@ -58,7 +58,7 @@ epoch: 25
 `;
   assert.equal(faults(text), [
     '1:1: name: is not a VM name: a-z, 0-9 and -, at most 63',
-    '2:1: engine: must be auto or v86',
+    '2:1: engine: must be auto, v86 or qemu',
     '3:1: memory: must be at most 1GiB with v86',
     '4:1: cpus: must be 1 with v86',
     '5:26: boot.cmdlin: is not a known key',
@@ -76,7 +76,6 @@ config('what this version cannot do is refused by name', () => {
     assert.is(told.length, 1, told.join('\n'));
     assert.match(told[0], expected);
   };
-  one('engine: qemu', /4:1: engine: qemu is not supported by this version/);
   one('disks: [{ id: root, size: 1GiB, file: r.raw }]', /disks: cannot be mirrored with v86/);
   one('protection: restart', /protection: must be mirror/);
   one('onPeerLoss: panic', /must be solo or stall/);

@@ -20,10 +20,12 @@ const BLOCK_BYTES = 4096;
 
 const patched = {
   create: (spec: MachineSpec): Promise<Machine> => V86Machine.create(spec, { auditEvery: 1 }),
+  keepsTime: true,
 };
 const compared = {
   create: (spec: MachineSpec): Promise<Machine> =>
     V86Machine.create(spec, { auditEvery: 0, tracking: 'compare' }),
+  keepsTime: true,
 };
 
 machineAcceptance('v86, patched', patched).run();
@@ -45,7 +47,7 @@ v86('the audit finds a page written behind the dirty map, and captures it', () =
   within(20_000, 'audit', (async () => {
     const create = (spec: MachineSpec): Promise<Machine> =>
       V86Machine.create(spec, { auditEvery: 3 });
-    const pair = await pairOf({ create }, builtinSpec());
+    const pair = await pairOf({ create, keepsTime: true }, builtinSpec());
     const page = pair.active.info.pageCount - 7;
     await pair.epoch(10);
     ramOf(pair.active)[page * 4096 + 9] ^= 1;

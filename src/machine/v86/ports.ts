@@ -17,6 +17,8 @@ const FRAMES_WAITING_MAX = 1_024;
 
 export class SerialBridge implements SerialPort {
   onBytes: ((bytes: Uint8Array) => void) | null = null;
+  /** What the guest has not read yet is part of the device. */
+  readonly waitingBytes = 0;
   private readonly engine: Engine;
   private readonly enter: Enter;
   private output: number[] = [];

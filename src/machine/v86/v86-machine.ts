@@ -18,6 +18,7 @@ import type {
   PageRange,
   SerialPort,
 } from '../machine.js';
+import { MachineStateError } from '../machine-state-error.js';
 import { PAGE_BYTES } from '../machine.js';
 import { CaptureOverflow } from '../capture-overflow.js';
 import { GuestClock, onClock } from './clock.js';
@@ -42,12 +43,6 @@ const ACPI_SLEEP_PORTS = [0x604, 0xb004];
 const ACPI_SLEEP = 0x2000;
 const DEBUG_EXIT_PORT = 0xf4;
 const MULTIBOOT_PORT = 0xf4;
-
-export class MachineStateError extends MirrorError {
-  constructor(what: string, phase: string) {
-    super('machine-state', `cannot ${what} a machine that is ${phase}`);
-  }
-}
 
 const nowMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 
@@ -100,6 +95,17 @@ export class V86Machine implements Machine {
     return new V86Machine(spec, engine, options);
   }
 
+  clearRam(): void {
+    this.expect('clear', 'created');
+    const { memory, offset, bytes } = this.ram;
+    new Uint8Array(memory.buffer, offset, bytes).fill(0);
+  }
+
+  /** It is ready as soon as it is made. */
+  standBy(): Promise<void> {
+    return Promise.resolve();
+  }
+
   async boot(): Promise<void> {
     this.expect('boot', 'created');
     const { kernel, initrd, cmdline } = this.spec;
@@ -140,17 +146,19 @@ export class V86Machine implements Machine {
     this.expect('capture', 'paused');
     if (also !== null && !this.holdsRange(also))
       throw new MirrorError('page-range', `no pages ${also.from}+${also.count} in this machine`);
+    const askedAtMs = nowMs();
     const found = onClock(this.clock, () => this.tracker.collect(also));
     const room = Math.min(into.pageIndices.length, into.pageBytes.length / PAGE_BYTES);
     if (found.pageCount > room) throw new CaptureOverflow(found.pageCount, room);
     const startedAtMs = nowMs();
     this.tracker.take(into.pageIndices, into.pageBytes);
     const copyMs = nowMs() - startedAtMs;
+    const findMs = startedAtMs - askedAtMs;
     into.pageCount = found.pageCount;
     const extras = { clock: this.clock.state(), poweredOff: this.poweredOff };
     into.deviceState = onClock(this.clock, () => saveDeviceState(this.engine.cpu, extras));
     const { pageCount, dirtyCount, missedCount } = found;
-    return { pageCount, dirtyPageCount: dirtyCount, copyMs, missedPageCount: missedCount };
+    return { pageCount, dirtyPageCount: dirtyCount, findMs, copyMs, missedPageCount: missedCount };
   }
 
   async restore(deviceState: Uint8Array): Promise<void> {

@@ -1,0 +1,272 @@
+/**
+ * A stock QEMU as a machine. Its RAM is a file in memory that we map as well: a standby writes
+ * committed pages straight into it, a capture compares and copies in place. The VM is stopped and
+ * continued by QMP; device states come from `xen-save-devices-state` (which has nothing to do with
+ * Xen) and go back in by a migration stream without RAM.
+ */
+import { fstatSync, readFileSync, readSync, readdirSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+import { MirrorError } from '../../core/errors.js';
+import type {
+  CaptureBuffer,
+  CaptureResult,
+  Machine,
+  MachineInfo,
+  MachineSpec,
+  PageRange,
+} from '../machine.js';
+import { MachineStateError } from '../machine-state-error.js';
+import { PAGE_BYTES } from '../machine.js';
+import { CaptureThread } from './capture-thread.js';
+import { decodeDeviceImage, encodeDeviceImage } from './device-image.js';
+import { migrated, restoreStream, setIgnoreShared, takeTemplate } from './migration-stream.js';
+import { drain, QemuNic, QemuSerial } from './ports.js';
+import { isLinux, isMultiboot, type Accelerator, type Role } from './qemu-args.js';
+import { QemuError } from './qemu-error.js';
+import { QemuProcess } from './qemu-process.js';
+import type { QmpEvent } from './qmp-client.js';
+import { RamFile } from './ram-file.js';
+
+type Phase = 'created' | 'paused' | 'running' | 'stopped';
+
+export interface QemuOptions {
+  readonly accelerator: Accelerator;
+}
+
+const DEVICE_STATE_PATH = '/proc/self/fd/4';
+const nowMs = (): number => Number(process.hrtime.bigint()) / 1e6;
+
+export class QemuMachine implements Machine {
+  readonly info: MachineInfo;
+  readonly serial = new QemuSerial();
+  readonly nics: readonly QemuNic[];
+  onPowerOff: (() => void) | null = null;
+  onFailure: ((error: Error) => void) | null = null;
+
+  private readonly spec: MachineSpec;
+  private readonly options: QemuOptions;
+  private readonly file: RamFile;
+  private qemu: QemuProcess | null = null;
+  private standingBy: Promise<QemuProcess> | null = null;
+  private tracker: Promise<CaptureThread> | null = null;
+  private template: Uint8Array = new Uint8Array(0);
+  private phase: Phase = 'created';
+  private poweredOff = false;
+  private powerOffTold = false;
+  private failed = false;
+  private stillSinceMs = 0;
+  private lagMs = 0;
+  private vcpuStat = '';
+
+  static create(spec: MachineSpec, options: QemuOptions): Promise<QemuMachine> {
+    return Promise.resolve(new QemuMachine(spec, options));
+  }
+
+  private constructor(spec: MachineSpec, options: QemuOptions) {
+    this.spec = spec;
+    this.options = options;
+    this.file = new RamFile(spec.memoryBytes);
+    this.nics = spec.nics.map((nic) => new QemuNic(nic));
+    const pageCount = spec.memoryBytes / PAGE_BYTES;
+    this.info = { engine: 'qemu', pageCount, dirtyTracking: 'compare' };
+  }
+
+  get ram() {
+    return this.file.ram;
+  }
+
+  clearRam(): void {
+    this.expect('clearRam', 'created');
+    this.file.clear();
+  }
+
+  async standBy(): Promise<void> {
+    this.expect('standBy', 'created');
+    this.standingBy ??= this.launch('incoming');
+    this.startTracker();
+    await Promise.all([this.standingBy, this.tracker]);
+  }
+
+  async boot(): Promise<void> {
+    this.expect('boot', 'created');
+    const { kernel } = this.spec;
+    if (!isLinux(kernel) && !isMultiboot(kernel))
+      throw new MirrorError('kernel', 'the kernel is neither a multiboot ELF nor a bzImage');
+    const qemu = await this.launch('boot');
+    const { server, path } = await qemu.listen('template.sock');
+    this.template = await takeTemplate(qemu.qmp, server, path);
+    this.startTracker();
+    this.standStill(qemu);
+    await this.tracker;
+  }
+
+  async restore(deviceState: Uint8Array): Promise<void> {
+    this.expect('restore', 'created');
+    const image = decodeDeviceImage(deviceState);
+    await this.standBy();
+    const qemu = await this.standingBy;
+    if (!qemu) throw new QemuError('QEMU_START', 'there is no QEMU to restore into');
+    const path = join(qemu.dir, 'incoming.sock');
+    await setIgnoreShared(qemu.qmp, true);
+    await qemu.qmp.execute('migrate-incoming', { uri: `unix:${path}` });
+    const socket = connect(path);
+    socket.on('error', () => {});
+    socket.end(restoreStream(image.template, image.devices));
+    await migrated(qemu.qmp);
+    socket.destroy();
+    await setIgnoreShared(qemu.qmp, false);
+    this.template = image.template;
+    this.lagMs = image.lagMs;
+    this.poweredOff = image.poweredOff;
+    this.standStill(qemu);
+  }
+
+  resume(): void {
+    this.expect('resume', 'paused');
+    this.phase = 'running';
+    if (this.poweredOff) {
+      setImmediate(() => this.tellPowerOff());
+      return;
+    }
+    this.lagMs += nowMs() - this.stillSinceMs;
+    this.running()
+      .qmp.execute('cont')
+      .catch((error: Error) => this.fail(error));
+  }
+
+  async pause(): Promise<void> {
+    this.expect('pause', 'running');
+    const qemu = this.running();
+    await qemu.qmp.execute('stop');
+    if (!this.poweredOff) this.stillSinceMs = nowMs();
+    await drain([qemu.serial, ...qemu.nics]);
+    if (this.phase === 'running') this.phase = 'paused';
+  }
+
+  async capture(into: CaptureBuffer, also: PageRange | null): Promise<CaptureResult> {
+    this.expect('capture', 'paused');
+    if (also && (also.from < 0 || also.from + also.count > this.info.pageCount))
+      throw new MirrorError('page-range', `no pages ${also.from}+${also.count} in this machine`);
+    if (!this.tracker) throw new MachineStateError('capture', 'not booted');
+    const tracker = await this.tracker;
+    const [captured, devices] = await Promise.all([
+      tracker.capture(into, also),
+      this.saveDevices(),
+    ]);
+    const { template, poweredOff, lagMs } = this;
+    into.pageCount = captured.pageCount;
+    into.deviceState = encodeDeviceImage({ template, devices, poweredOff, lagMs });
+    const { pageCount, dirtyCount, findMs, copyMs } = captured;
+    return { pageCount, dirtyPageCount: dirtyCount, findMs, copyMs, missedPageCount: null };
+  }
+
+  async stop(): Promise<void> {
+    if (this.phase === 'stopped') return;
+    this.phase = 'stopped';
+    this.serial.close();
+    for (const nic of this.nics) nic.close();
+    const tracker = await this.tracker?.catch(() => null);
+    await tracker?.close();
+    const qemu = this.qemu ?? (await this.standingBy?.catch(() => null));
+    await qemu?.kill();
+    this.file.close();
+  }
+
+  guestClockLagMs(): number {
+    return this.lagMs;
+  }
+
+  /** Nanoseconds that its CPU has run. */
+  workDone(): number {
+    if (this.vcpuStat === '') return 0;
+    try {
+      return Number(readFileSync(this.vcpuStat, 'utf8').split(' ')[0]);
+    } catch {
+      return 0;
+    }
+  }
+
+  private async launch(role: Role): Promise<QemuProcess> {
+    const { spec, options, file } = this;
+    const { accelerator } = options;
+    const qemu = await QemuProcess.launch({ spec, accelerator, role, ramFd: file.fd });
+    qemu.onExit = (error) => this.fail(error);
+    qemu.qmp.onFailure = (error) => this.fail(error);
+    qemu.qmp.onEvent = (event) => this.heard(event);
+    return qemu;
+  }
+
+  private startTracker(): void {
+    this.tracker ??= CaptureThread.start(this.file.fd, this.file.bytes);
+    this.tracker.catch(() => {});
+  }
+
+  /**
+   * Booted or restored: paused, with memory about as it is now as the base of the next capture.
+   * That base need not be exact: a sync sweeps every page, and from its own capture on each is.
+   */
+  private standStill(qemu: QemuProcess): void {
+    this.qemu = qemu;
+    this.serial.attach(qemu.serial);
+    this.nics.forEach((nic, index) => nic.attach(qemu.nics[index]));
+    this.vcpuStat = vcpuStatOf(qemu.pid);
+    this.tracker =
+      this.tracker?.then(async (tracker) => {
+        await tracker.restart();
+        return tracker;
+      }) ?? null;
+    this.tracker?.catch((error: Error) => this.fail(error));
+    this.stillSinceMs = nowMs();
+    this.phase = 'paused';
+  }
+
+  private async saveDevices(): Promise<Uint8Array> {
+    const { qmp, deviceStateFd } = this.running();
+    await qmp.execute('xen-save-devices-state', { filename: DEVICE_STATE_PATH, live: false });
+    const bytes = Buffer.allocUnsafe(fstatSync(deviceStateFd).size);
+    for (let at = 0; at < bytes.length;) {
+      const read = readSync(deviceStateFd, bytes, at, bytes.length - at, at);
+      if (read === 0) throw new QemuError('DEVICE_STATE', 'the saved device state is cut short');
+      at += read;
+    }
+    return bytes;
+  }
+
+  private heard({ event, data }: QmpEvent): void {
+    if (event === 'SHUTDOWN' && data['guest'] === true) {
+      this.poweredOff = true;
+      if (this.phase === 'running') this.tellPowerOff();
+    }
+  }
+
+  private tellPowerOff(): void {
+    if (this.powerOffTold || this.phase === 'stopped') return;
+    this.powerOffTold = true;
+    this.onPowerOff?.();
+  }
+
+  private fail(error: Error): void {
+    if (this.failed || this.phase === 'stopped') return;
+    this.failed = true;
+    this.onFailure?.(error);
+  }
+
+  private running(): QemuProcess {
+    if (!this.qemu) throw new MachineStateError('use', this.phase);
+    return this.qemu;
+  }
+
+  private expect(what: string, phase: Phase): void {
+    if (this.phase !== phase) throw new MachineStateError(what, this.phase);
+  }
+}
+
+/** Where Linux counts the time of the thread that runs the guest. */
+function vcpuStatOf(pid: number): string {
+  for (const task of readdirSync(`/proc/${pid}/task`)) {
+    const name = readFileSync(`/proc/${pid}/task/${task}/comm`, 'utf8');
+    if (name.startsWith('CPU ')) return `/proc/${pid}/task/${task}/schedstat`;
+  }
+  return '';
+}
