@@ -1,7 +1,7 @@
 /**
- * The kernels of `wasm/ram/kernels.mjs`: find and copy pages inside the memory that holds guest RAM.
- * All addresses are bytes from the start of that memory; a list is page numbers of 32 bits; a map
- * has one byte a page.
+ * The kernels of `wasm/ram/kernels.mjs`: find and copy pages inside the memory that holds guest
+ * RAM. All addresses are bytes from the start of that memory; a list is page numbers of 32 bits; a
+ * map has one byte a page.
  */
 import { readFile } from 'node:fs/promises';
 

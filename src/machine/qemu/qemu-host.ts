@@ -1,4 +1,4 @@
-/** What this host has for QEMU machines: the binary, and an accelerator that real guests can use. */
+/** What this host has for QEMU machines: the binary, and an accelerator that guests can use. */
 import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import type { Accelerator } from './qemu-args.js';

@@ -11,9 +11,9 @@ import type { MachineSpec } from '../machine.js';
 import { memoryFile } from './libc.js';
 import { qemuArgs, type Accelerator, type Role } from './qemu-args.js';
 import { QemuError } from './qemu-error.js';
+import { QEMU_BINARY } from './qemu-host.js';
 import { QmpClient } from './qmp-client.js';
 
-const BINARY = 'qemu-system-x86_64';
 const START_MS_MAX = 15_000;
 const STDERR_CHARS_MAX = 4_000;
 const PREFIX = 'mirror-qemu-';
@@ -62,7 +62,7 @@ export class QemuProcess {
     const boot = [spec.kernel, ...(spec.initrd ? [spec.initrd] : [])].map(fileOf);
     this.child = spawn(
       'setpriv',
-      ['--pdeathsig', 'KILL', '--', BINARY, ...qemuArgs(spec, accelerator, role)],
+      ['--pdeathsig', 'KILL', '--', QEMU_BINARY, ...qemuArgs(spec, accelerator, role)],
       { cwd: dir, stdio: ['ignore', 'ignore', 'pipe', ramFd, this.deviceStateFd, ...boot] },
     );
     for (const fd of boot) closeSync(fd);
@@ -110,6 +110,9 @@ export class QemuProcess {
     this.serial = serial;
     this.nics = nics;
     this.qmp = await QmpClient.open(qmp);
+    const [major, minor] = this.qmp.version.split('.').map(Number);
+    if (major < 7 || (major === 7 && minor < 2))
+      throw new QemuError('QEMU_TOO_OLD', `QEMU ${this.qmp.version} is here, 7.2 is the oldest`);
   }
 
   private accept(server: Server): Promise<Socket> {
