@@ -3,6 +3,7 @@
  * a standby. Both give the same description, so that both hosts make the same machine.
  */
 import { readFile } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { builtinKernel } from '../guest/builtin.js';
 import type { Machine, MachineSpec } from '../machine/machine.js';
 import type { Accelerator } from '../machine/qemu/qemu-args.js';
@@ -50,6 +51,7 @@ export class MachineSource {
   }
 
   async fromConfig(config: VmConfig): Promise<void> {
+    if (config.engine === 'qemu') checkQemu();
     const { kernel, initrd } = config.boot;
     this.kernel = kernel === 'builtin' ? builtinKernel() : await readFile(kernel);
     this.initrd = initrd === null ? null : await readFile(initrd);
@@ -61,6 +63,7 @@ export class MachineSource {
   /** The files have been fetched into the store before. */
   async fromOffer(specJson: string): Promise<void> {
     const offered = JSON.parse(specJson) as VmDescription;
+    if (offered.accelerator) checkQemu();
     this.kernel = await this.stored(offered.kernelSha256);
     this.initrd = offered.initrdSha256 === null ? null : await this.stored(offered.initrdSha256);
     this.describe(offered.config, offered.accelerator);
@@ -109,8 +112,12 @@ export class MachineSource {
 
 /** Loaded when it is needed: no other machine depends on what only Linux has. */
 async function createQemu(spec: MachineSpec, accelerator: Accelerator): Promise<Machine> {
-  const missing = whatQemuNeeds();
-  if (missing !== '') throw new VmProcessError('QEMU_MISSING', missing);
   const { QemuMachine } = await import('../machine/qemu/qemu-machine.js');
   return QemuMachine.create(spec, { accelerator });
+}
+
+/** Before a record says that the VM is here. */
+function checkQemu(): void {
+  const missing = whatQemuNeeds();
+  if (missing !== '') throw new VmProcessError('QEMU_MISSING', `${hostname()}: ${missing}`);
 }

@@ -368,8 +368,21 @@ function ending(test: Register, factory: MachineFactory): void {
   });
 }
 
-export function machineAcceptance(name: string, factory: MachineFactory): Test {
+export function machineAcceptance(name: string, engine: MachineFactory): Test {
   const tests = suite(name);
+  const made: Machine[] = [];
+  const factory: MachineFactory = {
+    keepsTime: engine.keepsTime,
+    create: async (spec) => {
+      const machine = await engine.create(spec);
+      made.push(machine);
+      return machine;
+    },
+  };
+  // A failed test leaves its machines running.
+  tests.after.each(async () => {
+    await Promise.all(made.splice(0).map((machine) => machine.stop()));
+  });
   const register: Register = (title, run) => {
     tests(title, () => within(TEST_MS_MAX, title, run()));
   };

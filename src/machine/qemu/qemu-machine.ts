@@ -4,7 +4,7 @@
  * continued by QMP; device states come from `xen-save-devices-state` (which has nothing to do with
  * Xen) and go back in by a migration stream without RAM.
  */
-import { fstatSync, readFileSync, readSync, readdirSync } from 'node:fs';
+import { fstatSync, readSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { MirrorError } from '../../core/errors.js';
@@ -27,6 +27,7 @@ import { QemuError } from './qemu-error.js';
 import { QemuProcess } from './qemu-process.js';
 import type { QmpEvent } from './qmp-client.js';
 import { RamFile } from './ram-file.js';
+import { VcpuWork } from './vcpu-work.js';
 
 type Phase = 'created' | 'paused' | 'running' | 'stopped';
 
@@ -57,7 +58,7 @@ export class QemuMachine implements Machine {
   private failed = false;
   private stillSinceMs = 0;
   private lagMs = 0;
-  private vcpuStat = '';
+  private readonly work = new VcpuWork();
 
   static create(spec: MachineSpec, options: QemuOptions): Promise<QemuMachine> {
     return Promise.resolve(new QemuMachine(spec, options));
@@ -130,6 +131,7 @@ export class QemuMachine implements Machine {
       return;
     }
     this.lagMs += nowMs() - this.stillSinceMs;
+    this.work.begin();
     this.running()
       .qmp.execute('cont')
       .catch((error: Error) => this.fail(error));
@@ -140,6 +142,7 @@ export class QemuMachine implements Machine {
     const qemu = this.running();
     await qemu.qmp.execute('stop');
     if (!this.poweredOff) this.stillSinceMs = nowMs();
+    this.work.end();
     await drain([qemu.serial, ...qemu.nics]);
     if (this.phase === 'running') this.phase = 'paused';
   }
@@ -177,14 +180,9 @@ export class QemuMachine implements Machine {
     return this.lagMs;
   }
 
-  /** Nanoseconds that its CPU has run. */
+  /** Nanoseconds that its CPU has run for the guest. */
   workDone(): number {
-    if (this.vcpuStat === '') return 0;
-    try {
-      return Number(readFileSync(this.vcpuStat, 'utf8').split(' ')[0]);
-    } catch {
-      return 0;
-    }
+    return this.work.done();
   }
 
   private async launch(role: Role): Promise<QemuProcess> {
@@ -210,7 +208,7 @@ export class QemuMachine implements Machine {
     this.qemu = qemu;
     this.serial.attach(qemu.serial);
     this.nics.forEach((nic, index) => nic.attach(qemu.nics[index]));
-    this.vcpuStat = vcpuStatOf(qemu.pid);
+    this.work.attach(qemu.pid);
     this.tracker =
       this.tracker?.then(async (tracker) => {
         await tracker.restart();
@@ -260,13 +258,4 @@ export class QemuMachine implements Machine {
   private expect(what: string, phase: Phase): void {
     if (this.phase !== phase) throw new MachineStateError(what, this.phase);
   }
-}
-
-/** Where Linux counts the time of the thread that runs the guest. */
-function vcpuStatOf(pid: number): string {
-  for (const task of readdirSync(`/proc/${pid}/task`)) {
-    const name = readFileSync(`/proc/${pid}/task/${task}/comm`, 'utf8');
-    if (name.startsWith('CPU ')) return `/proc/${pid}/task/${task}/schedstat`;
-  }
-  return '';
 }
