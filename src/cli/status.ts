@@ -34,6 +34,9 @@ function line(status: ToldStatus): string {
   return `${name}  ${state}${pair}  ${place}${figures}${why}`;
 }
 
+const warningLines = ({ warnings }: ToldStatus): string[] =>
+  (warnings ?? []).map(({ code, text }) => `  ${code}: ${text}`);
+
 export const status: Command = {
   name: 'status',
   args: '[vm]',
@@ -50,7 +53,7 @@ export const status: Command = {
         vm === null
           ? await client.call<ToldStatus[]>('list')
           : [await client.call<ToldStatus>('status', { vm })];
-      for (const one of all) print(input, line(one), one);
+      for (const one of all) print(input, [line(one), ...warningLines(one)].join('\n'), one);
       if (all.length === 0) process.stderr.write('there are no VMs on this host\n');
       if (input.options['check'] === true)
         return all.every((one) => one.state === 'protected' || one.state === 'standby') ? 0 : 5;
@@ -72,6 +75,8 @@ export const list: Command = {
   },
 };
 
+const lastWarning = (told: ToldStatus): string => told.warnings?.at(-1)?.text ?? '';
+
 /** Polls until the state is there; 124 when time is up, 1 when it can no longer come. */
 export async function waitForState(
   client: ControlClient,
@@ -88,12 +93,15 @@ export async function waitForState(
       return 0;
     }
     if (FINAL.includes(now.state)) {
-      const why = now.reason ?? now.warnings?.at(-1)?.text ?? '';
+      const why = now.reason ?? lastWarning(now);
       process.stderr.write(`${vm} is ${now.state}, it will not be ${wanted}: ${why}\n`);
       return 1;
     }
     if (performance.now() > endAt) {
-      process.stderr.write(`${vm} is ${now.state}, not ${wanted} yet; it goes on by itself\n`);
+      const why = lastWarning(now) ? `; last warning: ${lastWarning(now)}` : '';
+      process.stderr.write(
+        `${vm} is ${now.state}, not ${wanted} yet; it goes on by itself${why}\n`,
+      );
       return 124;
     }
     await sleep(POLL_MS);

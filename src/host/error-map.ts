@@ -40,6 +40,7 @@ function failures(): Record<string, { exit: number; status: number }> {
     ...['QEMU_MISSING', 'QEMU_TOO_OLD', 'QEMU_START', 'QEMU_ENDED', 'QEMU_STREAM', 'QEMU_MIGRATE'],
     ...['QMP_TIMEOUT', 'QMP_CLOSED', 'QMP_ERROR', 'QMP_PROTOCOL'],
     ...['NO_DESCRIPTION', 'FILE_MISSING', 'BAD_OFFER', 'OFFER_TIMEOUT', 'OFFER_FAILED'],
+    'OFFER_REFUSED',
     ...['LINK_CLOSED', 'DIAL_TIMEOUT', 'DIAL_FAILED', 'NOTE_NOT_SAVED', 'BAD_LINE', 'BAD_UUID'],
     ...['BAD_RECORD', 'BAD_PROPOSAL', 'TOO_MANY_RECORDS', 'ARBITER_FAULT'],
   ];

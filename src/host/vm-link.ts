@@ -10,6 +10,7 @@ import { parseAddress } from '../wire/address.js';
 import type { FrameCodec } from '../wire/frame.js';
 import { encodePreamble } from '../wire/preamble.js';
 import { Session } from '../wire/session.js';
+import { TEXT_MAX } from '../wire/shapes.js';
 import type { VmMessage } from '../wire/vm-messages.js';
 import { FileStore, sha256 } from './file-store.js';
 import { monotonicMs } from './vm-driver.js';
@@ -120,6 +121,8 @@ export class VmLink {
       'the standby to accept the VM',
       (message, _payload, done, fail) => {
         if (message.type === 'offer-ok') done();
+        else if (message.type === 'offer-refused')
+          fail(new VmProcessError('OFFER_REFUSED', `the peer cannot stand by: ${message.reason}`));
         else if (message.type === 'need-files')
           this.sendFiles(message.sha256, byDigest).catch(fail);
       },
@@ -151,6 +154,12 @@ export class VmLink {
   /** Standby: tells the owner that the machine is made and pages may come. */
   accepted(): void {
     this.session.send({ type: 'offer-ok' });
+  }
+
+  /** Standby: says why not, and hangs up. */
+  refuse(reason: string): void {
+    if (!this.down) this.session.send({ type: 'offer-refused', reason: reason.slice(0, TEXT_MAX) });
+    this.close();
   }
 
   private async askForMissing(offer: VmOffer, store: FileStore): Promise<number> {

@@ -110,7 +110,7 @@ export class VmProcess {
     this.incarnation = incarnation;
     this.arbiter = openArbiter(init.host.arbiter, {
       deadlineMs: init.host.detectMs,
-      onFault: (text) => this.tell({ type: 'warning', code: 'ARBITER_FAULT', text }),
+      onFault: (text) => this.warn('ARBITER_FAULT', text),
     });
     this.notes = notes;
     this.peerAddress = init.peer;
@@ -182,13 +182,24 @@ export class VmProcess {
         for (const settle of this.answers.get(effect.command) ?? []) settle(effect.error);
         this.answers.delete(effect.command);
       },
-      warn: (effect) => {
-        this.warnings.push({ code: effect.code, text: effect.text });
-        if (this.warnings.length > WARNINGS_MAX) this.warnings.shift();
-        this.tell({ type: 'warning', code: effect.code, text: effect.text });
-      },
+      warn: ({ code, text }) => this.warn(code, text),
       exit: (effect) => this.exit(effect.state),
     };
+  }
+
+  /** For `status` and for the daemon's log; one that repeats moves to the end. */
+  private warn(code: string, text: string): void {
+    const known = this.warnings.findIndex((kept) => kept.code === code && kept.text === text);
+    if (known >= 0) this.warnings.splice(known, 1);
+    this.warnings.push({ code, text });
+    if (this.warnings.length > WARNINGS_MAX) this.warnings.shift();
+    this.tell({ type: 'warning', code, text });
+  }
+
+  /** What they warned of is over. */
+  private forgetWarnings(code: string): void {
+    const kept = this.warnings.filter((warning) => warning.code !== code);
+    this.warnings.splice(0, this.warnings.length, ...kept);
   }
 
   private machineHandlers() {
@@ -345,8 +356,9 @@ export class VmProcess {
       const { specJson, files, contents } = this.source.offer();
       await link.offer({ specJson, files, address: host.address }, contents);
       this.addLink(link);
+      this.forgetWarnings('DIAL_FAILED');
     } catch (error) {
-      this.tell({ type: 'warning', code: 'DIAL_FAILED', text: describe(error).message });
+      this.warn('DIAL_FAILED', describe(error).message);
       this.driver.dispatch({ type: 'dial-failed' });
     } finally {
       this.dialing = false;
@@ -365,8 +377,9 @@ export class VmProcess {
       this.addLink(link);
       link.accepted();
     } catch (error) {
-      link.close();
-      this.tell({ type: 'warning', code: 'OFFER_FAILED', text: describe(error).message });
+      const { message } = describe(error);
+      link.refuse(message);
+      this.warn('OFFER_FAILED', message);
       // A standby lives for one connection: without it there is nothing to wait for.
       if (this.links.size === 0 && !this.primary) this.exit('released');
     }
@@ -376,7 +389,7 @@ export class VmProcess {
   private async standbyMachine(): Promise<Machine> {
     const machine = await this.source.create();
     machine.onFailure = (error) => {
-      this.tell({ type: 'warning', code: 'MACHINE_FAILED', text: error.message });
+      this.warn('MACHINE_FAILED', error.message);
       this.exit('released');
     };
     await machine.standBy();

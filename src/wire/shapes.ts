@@ -23,7 +23,7 @@ type Shapes = {
 };
 
 const SMALL = 4 << 10;
-const TEXT_MAX = 1 << 10;
+export const TEXT_MAX = 1 << 10;
 const SPEC_TEXT_MAX = 256 << 10;
 const FILES_MAX = 16;
 
@@ -116,6 +116,7 @@ export const SHAPES = {
     payload: false,
     fields: { applied: count, acked: count },
   },
+  'offer-refused': { code: 38, bytesMax: SMALL, payload: false, fields: { reason: text } },
 } satisfies Shapes;
 
 export interface NamedShape {

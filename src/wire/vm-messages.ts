@@ -5,7 +5,7 @@
 import type { PeerMessage } from '../core/messages.js';
 
 export type VmMessage =
-  PeerMessage | Offer | NeedFiles | FilePart | OfferOk | SerialIn | SerialInState;
+  PeerMessage | Offer | NeedFiles | FilePart | OfferOk | OfferRefused | SerialIn | SerialInState;
 
 export interface OfferedFile {
   readonly name: string;
@@ -52,4 +52,10 @@ export interface SerialInState {
 /** Standby -> owner: the machine can be made. */
 export interface OfferOk {
   readonly type: 'offer-ok';
+}
+
+/** Standby -> owner, before it hangs up: why this host cannot stand by. */
+export interface OfferRefused {
+  readonly type: 'offer-refused';
+  readonly reason: string;
 }

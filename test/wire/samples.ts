@@ -43,6 +43,7 @@ export const SAMPLES = {
   'offer-ok': { type: 'offer-ok' },
   'serial-in': { type: 'serial-in', offset: 1_000 },
   'serial-in-state': { type: 'serial-in-state', applied: 1_048, acked: 1_000 },
+  'offer-refused': { type: 'offer-refused', reason: 'QEMU is not installed' },
 } satisfies { [T in VmMessage['type']]: MessageOf<T> };
 
 /** Raw bytes that go with the sample of a type. */
