@@ -35,10 +35,11 @@ const ENTRY_POINTS = [
   'src/host/vm-process.ts',
   'src/checkpoint/encode-worker.ts',
   'src/machine/qemu/capture-worker.ts',
+  'src/network/tap-worker.ts',
 ];
 
-/** Modules that their own rank may import too: formats that belong to neither side. */
-const SHARED = ['src/network/stream-framing.ts'];
+/** Modules that their own rank may import too: they belong to neither side. */
+const SHARED = ['src/network/stream-framing.ts', 'src/network/own-folder.ts'];
 
 const BANNED_IN_CORE: [string, RegExp][] = [
   ['clock', /\bDate\.now\b|\bnew Date\b|\bperformance\b|\bhrtime\b/],

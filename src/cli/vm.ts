@@ -60,7 +60,12 @@ export const start: Command = {
     const auditEvery = input.options['audit'] === true ? 1 : countOption(input, 'audit-every', 0);
     const { name } = await client.call<{ name: string }>('start', {
       ...vmFile(input, vmArg(input)),
-      ...{ peer, auditEvery, epoch: textOption(input, 'epoch') },
+      ...{
+        peer,
+        auditEvery,
+        epoch: textOption(input, 'epoch'),
+        engine: textOption(input, 'engine'),
+      },
     });
     if (input.options['no-wait'] === true) {
       print(input, `${name} is starting`, { name, state: 'starting' });

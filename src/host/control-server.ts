@@ -11,7 +11,8 @@ import type { Daemon } from './daemon.js';
 import { httpStatusOf } from './error-map.js';
 import { HostError } from './host-error.js';
 import type { VmChild } from './vm-child.js';
-import { parseEpoch, parseVmConfig, type VmConfig } from './vm-config.js';
+import { ConfigError } from './yaml-file.js';
+import { engineFaults, parseEpoch, parseVmConfig, type VmConfig } from './vm-config.js';
 import { monotonicMs } from './vm-driver.js';
 import { describe } from './vm-process-error.js';
 
@@ -91,7 +92,8 @@ export class ControlServer {
 
   private async start(params: Params): Promise<unknown> {
     let config: VmConfig = parseVmConfig(text(params, 'yaml'), text(params, 'path'));
-    const { peer, epoch, auditEvery } = params;
+    const { peer, epoch, engine, auditEvery } = params;
+    if (engine === 'v86' || engine === 'qemu') config = withEngine(config, engine);
     if (typeof epoch === 'string') config = { ...config, epochMs: parseEpoch(epoch) };
     const child = await this.daemon.start({
       config,
@@ -101,6 +103,12 @@ export class ControlServer {
     await startedOrFailed(child);
     return { name: config.name };
   }
+}
+
+function withEngine(config: VmConfig, engine: 'v86' | 'qemu'): VmConfig {
+  const faults = engineFaults(config, engine);
+  if (faults.length > 0) throw new ConfigError(faults);
+  return { ...config, engine };
 }
 
 /** Settles once there is something to tell: it runs, it failed, or it takes its time. */

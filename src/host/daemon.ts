@@ -12,6 +12,7 @@ import { readPreamble } from '../wire/preamble.js';
 import { requireSecure, type HostConfig } from './host-config.js';
 import { HostError } from './host-error.js';
 import { OrphanWatch } from './orphan-watch.js';
+import { whatQemuNeeds } from '../machine/qemu/qemu-host.js';
 import { answerProbe } from './peer-control.js';
 import { claimStateDir } from './state-dir.js';
 import { VmChild } from './vm-child.js';
@@ -265,7 +266,11 @@ export class Daemon {
     try {
       const preamble = await readPreamble(socket, PREAMBLE_MS_MAX);
       const { kind, vmUuid, vmName, rest } = preamble;
-      if (kind === 'control') answerProbe(socket, this.config.name, this.isAlive(vmUuid, vmName));
+      if (kind === 'control') {
+        const engines = whatQemuNeeds() === '' ? ['v86', 'qemu'] : ['v86'];
+        const alive = this.isAlive(vmUuid, vmName);
+        answerProbe(socket, { alive, host: this.config.name, engines });
+      }
       else this.standbyFor(vmName, vmUuid).handOver(socket, rest);
     } catch (error) {
       const { remoteAddress, remotePort } = socket;

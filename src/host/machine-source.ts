@@ -3,12 +3,12 @@
  * a standby. Both give the same description, so that both hosts make the same machine.
  */
 import { readFile } from 'node:fs/promises';
-import { hostname } from 'node:os';
 import { builtinKernel } from '../guest/builtin.js';
 import type { Machine, MachineSpec } from '../machine/machine.js';
 import type { Accelerator } from '../machine/qemu/qemu-args.js';
-import { pickAccelerator, whatQemuNeeds } from '../machine/qemu/qemu-host.js';
+import { pickAccelerator } from '../machine/qemu/qemu-host.js';
 import { V86Machine } from '../machine/v86/v86-machine.js';
+import { checkQemu } from './engine-choice.js';
 import { FileStore, sha256 } from './file-store.js';
 import type { VmConfig } from './vm-config.js';
 import { VmProcessError } from './vm-process-error.js';
@@ -50,8 +50,8 @@ export class MachineSource {
     return this.described?.config ?? null;
   }
 
+  /** `config.engine` has been chosen. */
   async fromConfig(config: VmConfig): Promise<void> {
-    if (config.engine === 'qemu') checkQemu();
     const { kernel, initrd } = config.boot;
     this.kernel = kernel === 'builtin' ? builtinKernel() : await readFile(kernel);
     this.initrd = initrd === null ? null : await readFile(initrd);
@@ -114,10 +114,4 @@ export class MachineSource {
 async function createQemu(spec: MachineSpec, accelerator: Accelerator): Promise<Machine> {
   const { QemuMachine } = await import('../machine/qemu/qemu-machine.js');
   return QemuMachine.create(spec, { accelerator });
-}
-
-/** Before a record says that the VM is here. */
-function checkQemu(): void {
-  const missing = whatQemuNeeds();
-  if (missing !== '') throw new VmProcessError('QEMU_MISSING', `${hostname()}: ${missing}`);
 }

@@ -1,4 +1,7 @@
-/** What one daemon may ask another: whether a certain VM process still lives. One line each way. */
+/**
+ * What one daemon may ask another: whether a certain VM process still lives, and which engines it
+ * has. One line each way.
+ */
 import { connect, type Socket } from 'node:net';
 import { parseAddress } from '../wire/address.js';
 import { encodePreamble } from '../wire/preamble.js';
@@ -13,30 +16,37 @@ export interface Probe {
   readonly host: string;
 }
 
-/** `unknown` unless that host's daemon itself said yes or no. */
-export function probePeer(
+export interface PeerAnswer {
+  readonly alive: boolean | 'unknown';
+  readonly host: string;
+  /** Those that can run a VM there. */
+  readonly engines: readonly string[];
+}
+
+/** `null` if no daemon answers. */
+export function askPeer(
   address: string,
   probe: Probe,
   deadlineMs: number,
-): Promise<boolean | 'unknown'> {
+): Promise<PeerAnswer | null> {
   return new Promise((resolve) => {
     const socket = connect(parseAddress(address));
-    let answer = '';
-    const finish = (alive: boolean | 'unknown'): void => {
+    let text = '';
+    const finish = (answer: PeerAnswer | null): void => {
       clearTimeout(timer);
       socket.destroy();
-      resolve(alive);
+      resolve(answer);
     };
-    const timer = setTimeout(() => finish('unknown'), deadlineMs);
-    socket.on('error', () => finish('unknown'));
-    socket.on('close', () => finish('unknown'));
+    const timer = setTimeout(() => finish(null), deadlineMs);
+    socket.on('error', () => finish(null));
+    socket.on('close', () => finish(null));
     socket.on('data', (chunk: Buffer) => {
-      answer += chunk.toString();
-      if (answer.length > ANSWER_BYTES_MAX) finish('unknown');
-      if (!answer.includes('\n')) return;
-      const [word, host] = answer.trim().split(' ');
-      if (probe.host !== '' && host !== probe.host) finish('unknown');
-      else finish(word === 'alive' ? true : word === 'gone' ? false : 'unknown');
+      text += chunk.toString();
+      if (text.length > ANSWER_BYTES_MAX) finish(null);
+      if (!text.includes('\n')) return;
+      const [word, host = '', ...engines] = text.trim().split(' ');
+      const alive = word === 'alive' ? true : word === 'gone' ? false : 'unknown';
+      finish({ alive, host, engines });
     });
     socket.on('connect', () => {
       const { vmUuid, incarnation: vmName } = probe;
@@ -46,8 +56,19 @@ export function probePeer(
   });
 }
 
-export function answerProbe(socket: Socket, host: string, alive: boolean | 'unknown'): void {
+/** `unknown` unless that host's daemon itself said yes or no. */
+export async function probePeer(
+  address: string,
+  probe: Probe,
+  deadlineMs: number,
+): Promise<boolean | 'unknown'> {
+  const answer = await askPeer(address, probe, deadlineMs);
+  if (!answer || (probe.host !== '' && answer.host !== probe.host)) return 'unknown';
+  return answer.alive;
+}
+
+export function answerProbe(socket: Socket, { alive, host, engines }: PeerAnswer): void {
   const word = alive === 'unknown' ? 'unknown' : alive ? 'alive' : 'gone';
   socket.on('error', () => {});
-  socket.end(`${word} ${host}\n`);
+  socket.end(`${[word, host, ...engines].join(' ')}\n`);
 }

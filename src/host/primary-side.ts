@@ -12,8 +12,7 @@ import type { InputState } from '../gate/serial-input.js';
 import { SerialRing } from '../gate/serial-ring.js';
 import type { Machine } from '../machine/machine.js';
 import { announceFrame } from '../network/announce.js';
-import { parseAttach } from '../network/attach.js';
-import { StreamNic } from '../network/stream-nic.js';
+import type { NicLink, ReadyLink } from '../network/nic-link.js';
 
 const GATE_BYTES_MAX = 32 << 20;
 const ENCODER_SLOTS = 2;
@@ -21,7 +20,9 @@ const ENCODER_SLOTS = 2;
 const ANNOUNCE_AT_MS = [0, 100, 500, 2_000];
 
 export interface PrimaryOptions {
-  readonly nics: readonly { id: string; mac: string; attach: string }[];
+  readonly nics: readonly { id: string; mac: string }[];
+  /** A cable for each of them. */
+  readonly links: readonly ReadyLink[];
   readonly epochMs: number | null;
 }
 
@@ -40,7 +41,7 @@ export class PrimarySide {
   readonly serial: SerialRing;
   loop: EpochLoop | null = null;
   private readonly control: RunControl;
-  private readonly links: StreamNic[] = [];
+  private readonly links: NicLink[] = [];
   private readonly options: PrimaryOptions;
   private readonly events: PrimaryEvents;
   private encoder: Promise<Encoder> | null = null;
@@ -146,10 +147,9 @@ export class PrimarySide {
     machine.onPowerOff = () => this.events.poweredOff();
     machine.onFailure = (error) => this.events.machineFailed(error);
     this.options.nics.forEach((nic, index) => {
-      const attach = parseAttach(nic.attach);
-      const link = new StreamNic({ host: attach.host, port: attach.port });
+      const link = this.options.links[index]?.plugIn();
       const port = machine.nics[index];
-      if (!port) throw new Error(`the machine has no NIC ${nic.id}`);
+      if (!port || !link) throw new Error(`the machine has no NIC ${nic.id}`);
       port.onFrame = (frame) => gate.nicOut(index, frame);
       link.onFrame = (frame) => port.receive(frame);
       this.links.push(link);

@@ -1,12 +1,16 @@
 /** The YAML file of a VM. */
 import { dirname, resolve } from 'node:path';
 import * as v from 'valibot';
-import { parseAttach } from '../network/attach.js';
+import { ATTACH_FORMS, parseAttach } from '../network/attach.js';
 import { ConfigError, readYaml } from './yaml-file.js';
 
 const MIB = 1 << 20;
 const UNITS: Record<string, number> = { KiB: 1024, MiB: MIB, GiB: 1 << 30 };
 const EPOCH_MS = { min: 5, max: 1_000 };
+const NICS_MAX = 8;
+/** Memory and its copy, by which a QEMU machine's dirty pages are found, in one wasm memory. */
+const QEMU_BYTES_MAX = 1984 * MIB;
+const V86_BYTES_MAX = 1024 * MIB;
 const NOT_A_SIZE = 'is not a size such as 64MiB';
 const NOT_AN_EPOCH = `must be auto, or such as 25ms, from ${EPOCH_MS.min}ms to ${EPOCH_MS.max}ms`;
 
@@ -18,14 +22,7 @@ const size = v.pipe(
   v.transform((text) => Number.parseInt(text, 10) * UNITS[text.replace(/\d+/, '')]),
 );
 
-const attach = v.pipe(
-  v.string(),
-  v.check(
-    (text) => !/^(tap|user):/.test(text),
-    'must be stream:HOST:PORT: the v86 engine has no tap: or user: networks (try mirror switch)',
-  ),
-  v.check((text) => /^(tap|user):/.test(text) || attaches(text), 'must be stream:HOST:PORT'),
-);
+const attach = v.pipe(v.string(), v.check(attaches, `must be ${ATTACH_FORMS}`));
 
 function attaches(text: string): boolean {
   try {
@@ -44,20 +41,14 @@ const nic = v.strictObject({
     v.check((mac) => (Number.parseInt(mac, 16) & 1) === 0, 'is a group address, not one NIC’s'),
   ),
   attach,
-  model: v.optional(
-    v.pipe(
-      v.picklist(['auto', 'ne2k', 'virtio'], 'must be auto or ne2k'),
-      v.check((model) => model !== 'virtio', 'must be auto or ne2k: the v86 engine has no virtio'),
-    ),
-    'auto',
-  ),
+  model: v.optional(v.picklist(['auto', 'ne2k', 'virtio'], 'must be auto, ne2k or virtio'), 'auto'),
 });
 
 const engine = v.picklist(['auto', 'v86', 'qemu'], 'must be auto, v86 or qemu');
 
 const file = v.pipe(v.string('must be a file'), v.minLength(1, 'must be a file'));
 
-const schema = v.strictObject({
+const fields = v.strictObject({
   name: v.pipe(
     v.string('must be a name'),
     v.regex(NAME, 'is not a VM name: a-z, 0-9 and -, at most 63'),
@@ -66,21 +57,20 @@ const schema = v.strictObject({
   memory: v.pipe(
     size,
     v.minValue(4 * MIB, 'must be at least 4MiB'),
-    v.maxValue(1024 * MIB, 'must be at most 1GiB with v86'),
     v.check((bytes) => bytes % MIB === 0, 'must be whole MiB'),
   ),
-  cpus: v.optional(v.literal(1, 'must be 1 with v86'), 1),
+  cpus: v.optional(v.literal(1, 'must be 1: more are not mirrored yet'), 1),
   boot: v.strictObject({
     kernel: file,
     initrd: v.optional(v.nullable(file), null),
     cmdline: v.optional(v.string(), ''),
-    disk: v.optional(v.never('the v86 engine cannot boot a mirrored disk: give a kernel')),
+    disk: v.optional(v.never('cannot be booted from yet: give a kernel')),
   }),
-  nics: v.optional(v.pipe(v.array(nic), v.maxLength(1, 'v86 takes one NIC')), []),
+  nics: v.optional(v.pipe(v.array(nic), v.maxLength(NICS_MAX, `at most ${NICS_MAX}`)), []),
   disks: v.optional(
     v.pipe(
       v.array(v.unknown()),
-      v.maxLength(0, 'cannot be mirrored with v86 yet, and are never dropped: leave them out'),
+      v.maxLength(0, 'cannot be mirrored yet, and are never dropped: leave them out'),
     ),
     [],
   ),
@@ -93,9 +83,28 @@ const schema = v.strictObject({
   onPeerLoss: v.optional(v.picklist(['solo', 'stall'], 'must be solo or stall'), 'solo'),
 });
 
+/** What the engine that is asked for cannot do; of `auto`, what none can. */
+const schema = v.pipe(
+  fields,
+  v.rawCheck(({ dataset, addIssue }) => {
+    if (!dataset.typed) return;
+    const { memory: memoryBytes, nics, engine } = dataset.value;
+    for (const { keys, text } of faultsOf({ memoryBytes, nics }, engine === 'v86' ? 'v86' : 'qemu'))
+      addIssue({ message: text, path: pathOf(keys) });
+  }),
+);
+
+/** Only the keys are looked at. */
+function pathOf(keys: Fault['keys']): [v.IssuePathItem, ...v.IssuePathItem[]] {
+  const item = (key: string | number): v.IssuePathItem => ({
+    ...{ type: 'unknown', origin: 'value', input: null, key, value: null },
+  });
+  const [first, ...others] = keys;
+  return [item(first), ...others.map(item)];
+}
+
 export interface VmConfig {
   readonly name: string;
-  /** `auto` is v86 for now. */
   readonly engine: 'auto' | 'v86' | 'qemu';
   readonly memoryBytes: number;
   readonly boot: { kernel: string; initrd: string | null; cmdline: string };
@@ -115,6 +124,31 @@ export function parseEpoch(text: string): number | null {
   if (!isEpoch(text)) throw new ConfigError([`epoch: ${text} ${NOT_AN_EPOCH}`]);
   return text === 'auto' ? null : Number.parseInt(text, 10);
 }
+
+interface Fault {
+  readonly keys: readonly (string | number)[];
+  readonly text: string;
+}
+
+type Demands = Pick<VmConfig, 'memoryBytes' | 'nics'>;
+
+function faultsOf({ memoryBytes, nics }: Demands, engine: 'v86' | 'qemu'): Fault[] {
+  const mib = (engine === 'v86' ? V86_BYTES_MAX : QEMU_BYTES_MAX) / MIB;
+  const faults: Fault[] = [];
+  if (memoryBytes > mib * MIB)
+    faults.push({ keys: ['memory'], text: `must be at most ${mib}MiB with ${engine}` });
+  if (engine === 'qemu') return faults;
+  if (nics.length > 1) faults.push({ keys: ['nics'], text: 'v86 takes one NIC' });
+  nics.forEach(({ model }, index) => {
+    if (model !== 'virtio') return;
+    faults.push({ keys: ['nics', index, 'model'], text: 'the v86 engine has no virtio' });
+  });
+  return faults;
+}
+
+/** Why an engine cannot run this VM, each with its place; none: it can. */
+export const engineFaults = (vm: Demands, engine: 'v86' | 'qemu'): string[] =>
+  faultsOf(vm, engine).map(({ keys, text }) => `${keys.join('.')}: ${text}`);
 
 /** `path` is where the text came from: relative files are looked up beside it. */
 export function parseVmConfig(text: string, path: string): VmConfig {

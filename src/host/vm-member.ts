@@ -13,9 +13,11 @@ import type { InputState } from '../gate/serial-input.js';
 import { SerialRing } from '../gate/serial-ring.js';
 import type { Machine } from '../machine/machine.js';
 import { openArbiter, type Arbiter } from '../pool/arbiter.js';
+import { readyLinks, type ReadyLink } from '../network/nic-link.js';
 import { joinPart } from '../replica/part.js';
 import { Replica } from '../replica/replica.js';
 import { loadFrameCodec, type FrameCodec } from '../wire/frame.js';
+import { chooseEngine } from './engine-choice.js';
 import { FileStore } from './file-store.js';
 import { MachineSource } from './machine-source.js';
 import { NoteStore } from './note-store.js';
@@ -59,6 +61,7 @@ interface VmTools {
   readonly files: FileStore;
   readonly source: MachineSource;
   readonly notes: NoteStore;
+  readonly links: ReadyLink[];
 }
 
 export class VmProcess {
@@ -77,6 +80,7 @@ export class VmProcess {
   private readonly arbiter: Arbiter;
   private readonly notes: NoteStore;
   private readonly files: FileStore;
+  private cables: readonly ReadyLink[];
   private readonly links = new Map<SessionId, VmLink>();
   private readonly epochSession = new Map<number, SessionId>();
   private readonly answers = new Map<string, ((error: string | null) => void)[]>();
@@ -91,22 +95,28 @@ export class VmProcess {
     const codec = await loadFrameCodec();
     const files = new FileStore(init.host.stateDir);
     const source = new MachineSource(files, init.auditEvery);
-    if (init.vm) await source.fromConfig(init.vm);
+    const choice = init.vm && (await chooseEngine(init.vm, init.peer, init.host.detectMs));
+    if (init.vm && choice) await source.fromConfig({ ...init.vm, engine: choice.engine });
+    const links = init.vm ? await readyLinks(init.vm.nics) : [];
     const incarnation = randomUUID();
     const notes = new NoteStore(init.host.stateDir, init.vmUuid, incarnation);
-    return new VmProcess(init, incarnation, { codec, files, source, notes }, await notes.load());
+    const tools = { codec, files, source, notes, links };
+    const vm = new VmProcess(init, incarnation, tools, await notes.load());
+    if (choice && choice.why !== '') vm.warn('ENGINE_CHOICE', choice.why);
+    return vm;
   }
 
   private constructor(
     init: InitMessage,
     incarnation: string,
-    { codec, files, source, notes }: VmTools,
+    { codec, files, source, notes, links }: VmTools,
     note: HostNote | null,
   ) {
     this.init = init;
     this.codec = codec;
     this.files = files;
     this.source = source;
+    this.cables = links;
     this.incarnation = incarnation;
     this.arbiter = openArbiter(init.host.arbiter, {
       deadlineMs: init.host.detectMs,
@@ -241,7 +251,7 @@ export class VmProcess {
     this.primary = new PrimarySide(
       machine,
       this.serial,
-      { nics, epochMs },
+      { nics, epochMs, links: this.cables },
       {
         epochDue: () => this.driver.dispatch({ type: 'epoch-due' }),
         gateFull: () => this.driver.dispatch({ type: 'gate-full' }),
@@ -372,6 +382,7 @@ export class VmProcess {
       this.peerAddress = offer.address;
       if (!this.replica) {
         await this.source.fromOffer(offer.specJson);
+        this.cables = await readyLinks(this.source.description.nics);
         this.replica = await Replica.create(await this.standbyMachine());
       }
       this.addLink(link);

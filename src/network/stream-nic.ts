@@ -2,7 +2,8 @@
  * A NIC's cable into a `stream:` network: dials, and dials again when the connection is lost. What
  * cannot be sent soon is dropped and counted, as on any network.
  */
-import { connect, type Socket } from 'node:net';
+import { connect, type NetConnectOpts, type Socket } from 'node:net';
+import type { NicLink } from './nic-link.js';
 import { StreamFrameReader, writeFrame } from './stream-framing.js';
 
 const QUEUE_BYTES_MAX = 1 << 20;
@@ -19,15 +20,22 @@ interface WaitingFrame {
   readonly atMs: number;
 }
 
-export class StreamNic {
+export type StreamAddress =
+  { readonly host: string; readonly port: number } | { readonly path: string };
+
+const toOptions = (address: StreamAddress): NetConnectOpts =>
+  'path' in address
+    ? { path: address.path }
+    : { host: address.host, port: address.port, noDelay: true };
+
+export class StreamNic implements NicLink {
   onFrame: ((frame: Uint8Array) => void) | null = null;
   onConnected: (() => void) | null = null;
   framesSent = 0;
   framesReceived = 0;
   /** Frames that found no connection or no room. */
   framesDropped = 0;
-  private readonly host: string;
-  private readonly port: number;
+  private readonly address: StreamAddress;
   private socket: Socket | null = null;
   private up = false;
   private closed = false;
@@ -36,9 +44,8 @@ export class StreamNic {
   private waiting: WaitingFrame[] = [];
   private waitingBytes = 0;
 
-  constructor(options: { readonly host: string; readonly port: number }) {
-    this.host = options.host;
-    this.port = options.port;
+  constructor(address: StreamAddress) {
+    this.address = address;
     this.dial();
   }
 
@@ -64,7 +71,7 @@ export class StreamNic {
   }
 
   private dial(): void {
-    const socket = connect({ host: this.host, port: this.port, noDelay: true });
+    const socket = connect(toOptions(this.address));
     this.socket = socket;
     const reader = new StreamFrameReader((frame) => {
       this.framesReceived += 1;

@@ -52,19 +52,17 @@ memory: 2GiB
 cpus: 2
 boot: { kernel: builtin, cmdlin: "x" }
 nics:
-  - { id: lan, mac: "52:54:00", attach: "tap:br0" }
+  - { id: lan, mac: "52:54:00", attach: "br0" }
 colour: red
 epoch: 25
 `;
   assert.equal(faults(text), [
     '1:1: name: is not a VM name: a-z, 0-9 and -, at most 63',
     '2:1: engine: must be auto, v86 or qemu',
-    '3:1: memory: must be at most 1GiB with v86',
-    '4:1: cpus: must be 1 with v86',
+    '4:1: cpus: must be 1: more are not mirrored yet',
     '5:26: boot.cmdlin: is not a known key',
     '7:16: nics.0.mac: is not a MAC address such as 52:54:00:12:34:56',
-    '7:33: nics.0.attach: must be stream:HOST:PORT: the v86 engine has no tap: or user: networks ' +
-      '(try mirror switch)',
+    '7:33: nics.0.attach: must be stream:HOST:PORT, tap:BRIDGE, or user:HOSTPORT=GUESTPORT',
     '9:1: epoch: must be auto, or such as 25ms, from 5ms to 1000ms',
     '8:1: colour: is not a known key',
   ]);
@@ -76,17 +74,22 @@ config('what this version cannot do is refused by name', () => {
     assert.is(told.length, 1, told.join('\n'));
     assert.match(told[0], expected);
   };
-  one('disks: [{ id: root, size: 1GiB, file: r.raw }]', /disks: cannot be mirrored with v86/);
+  one('disks: [{ id: root, size: 1GiB, file: r.raw }]', /disks: cannot be mirrored yet/);
   one('protection: restart', /protection: must be mirror/);
   one('onPeerLoss: panic', /must be solo or stall/);
   one('epoch: 4ms', /epoch: must be auto/);
   const nic = (fields: string): string => `nics: [{ id: lan, ${fields} }]`;
   const mac = 'mac: "52:54:00:12:34:56"';
-  one(nic(`${mac}, attach: "user:8080=80"`), /must be stream:HOST:PORT/);
+  one(nic(`${mac}, attach: "user:8080"`), /must be stream:HOST:PORT/);
   one(nic(`${mac}, attach: "stream:host:99999"`), /must be stream:HOST:PORT/);
-  one(nic(`${mac}, attach: "stream:h:1", model: virtio`), /no virtio/);
+  const v86 = (more: string, expected: RegExp): void => one(`engine: v86\n${more}`, expected);
+  v86(nic(`${mac}, attach: "stream:h:1", model: virtio`), /^5:\d+: nics.0.model: .*no virtio/);
+  const two = `{ id: a, ${mac}, attach: "tap:br0" }, { id: b, ${mac}, attach: "tap:br0" }`;
+  v86(`nics: [${two}]`, /^5:1: nics: v86 takes one NIC/);
   one(nic('mac: "53:54:00:12:34:56", attach: "stream:h:1"'), /group address/);
   const sized = (memory: string): string[] => faults(minimal('').replace('64MiB', memory));
+  assert.match(sized('3GiB')[0], '2:1: memory: must be at most 1984MiB with qemu');
+  assert.match(sized('2GiB\nengine: v86')[0], 'memory: must be at most 1024MiB with v86');
   assert.match(sized('3MiB')[0], 'must be at least 4MiB');
   assert.match(sized('5000KiB')[0], 'must be whole MiB');
   assert.match(sized('64')[0], 'is not a size such as 64MiB');

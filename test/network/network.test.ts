@@ -62,8 +62,20 @@ test('attach strings', () => {
     host: '10.0.0.1',
     port: 7001,
   });
-  assert.is(parseAttach('stream:[::1]:80').host, '::1');
-  const bads = ['stream:', 'stream:x', 'stream:x:0', 'stream:x:65536', 'tap:br0', 'stream:::1:5'];
+  assert.equal(parseAttach('stream:[::1]:80'), { kind: 'stream', host: '::1', port: 80 });
+  assert.equal(parseAttach('tap:br0'), { kind: 'tap', bridge: 'br0' });
+  assert.equal(parseAttach('user:'), { kind: 'user', forwards: [] });
+  assert.equal(parseAttach('user:8080=80,127.0.0.1:2222=22'), {
+    kind: 'user',
+    forwards: [
+      { address: '', hostPort: 8080, guestPort: 80 },
+      { address: '127.0.0.1', hostPort: 2222, guestPort: 22 },
+    ],
+  });
+  const bads = [
+    ...['stream:', 'stream:x', 'stream:x:0', 'stream:x:65536', 'stream:::1:5', 'br0', 'tap:'],
+    ...['tap:../x', 'tap:averyverylongname', 'user:80', 'user:0=1', 'user:1=2,', 'user:1=70000'],
+  ];
   for (const bad of bads)
     assert.throws(() => parseAttach(bad), (error: unknown) => error instanceof NetworkError);
 });

@@ -3,10 +3,10 @@
  * which calls us on the sockets that we listen on there.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { chmodSync, closeSync, mkdtempSync, readdirSync, rmSync, writeSync } from 'node:fs';
+import { chmodSync, closeSync, rmSync, writeSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { ownFolder } from '../../network/own-folder.js';
 import type { MachineSpec } from '../machine.js';
 import { memoryFile } from './libc.js';
 import { qemuArgs, type Accelerator, type Role } from './qemu-args.js';
@@ -16,7 +16,6 @@ import { QmpClient } from './qmp-client.js';
 
 const START_MS_MAX = 15_000;
 const STDERR_CHARS_MAX = 4_000;
-const PREFIX = 'mirror-qemu-';
 
 export interface LaunchOptions {
   readonly spec: MachineSpec;
@@ -40,7 +39,7 @@ export class QemuProcess {
   private ended: QemuError | null = null;
 
   static async launch(options: LaunchOptions): Promise<QemuProcess> {
-    const dir = ownFolder();
+    const dir = ownFolder('qemu');
     const { spec } = options;
     const names = ['qmp', 'serial', ...spec.nics.map((_nic, index) => `nic${index}`)];
     const servers = await Promise.all(names.map((name) => listen(join(dir, `${name}.sock`))));
@@ -141,25 +140,6 @@ export class QemuProcess {
     const said = this.complaint === '' ? '' : `: ${this.complaint}`;
     this.ended = new QemuError('QEMU_ENDED', `QEMU is gone, ${how}${said}`);
     this.onExit?.(this.ended);
-  }
-}
-
-/** Paths of unix sockets are short: the system's folder for temporary files, not the state's. */
-function ownFolder(): string {
-  const parent = process.env['XDG_RUNTIME_DIR'] ?? tmpdir();
-  for (const name of readdirSync(parent)) {
-    const [, pid] = /^mirror-qemu-(\d+)-/.exec(name) ?? [];
-    if (pid && !isAlive(Number(pid))) rmSync(join(parent, name), { recursive: true, force: true });
-  }
-  return mkdtempSync(join(parent, `${PREFIX}${process.pid}-`));
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }
 
