@@ -2,7 +2,15 @@
 import { GuestClient } from '../drill/guest-client.js';
 import { buildLinux } from '../guest/linux-builder.js';
 import { StreamNic } from '../network/stream-nic.js';
-import { countOption, durationOption, need, print, UsageError, type Command } from './command.js';
+import {
+  countOption,
+  durationOption,
+  need,
+  print,
+  textOption,
+  UsageError,
+  type Command,
+} from './command.js';
 
 export const guestClient: Command = {
   name: 'guest client',
@@ -39,12 +47,23 @@ export const guestBuild: Command = {
   name: 'guest build',
   args: 'linux',
   about: "a small Linux guest out of Debian's packages",
-  options: { out: { type: 'string', about: 'folder for kernel and initrd' } },
+  options: {
+    out: { type: 'string', about: 'folder for kernel and initrd' },
+    arch: { type: 'string', about: 'i386 (both engines; the default) or amd64 (QEMU)' },
+    with: { type: 'string', about: 'Debian packages whose programs it shall have, such as redis' },
+    start: { type: 'string', about: 'file of a script to run beside the shell' },
+  },
   async run(input) {
     if (input.args[0] !== 'linux') throw new UsageError('what to build? linux');
     const log = (text: string): void => void process.stderr.write(`${text}\n`);
-    const built = await buildLinux({ outDir: need(input, 'out'), log });
-    print(input, `${built.kernel}\n${built.initrd}`, built);
+    const architecture = textOption(input, 'arch') ?? 'i386';
+    if (architecture !== 'i386' && architecture !== 'amd64')
+      throw new UsageError(`--arch ${architecture}: not i386 or amd64`);
+    const packages = (textOption(input, 'with') ?? '').split(',').filter((name) => name !== '');
+    const start = textOption(input, 'start') ?? null;
+    const outDir = need(input, 'out');
+    const built = await buildLinux({ outDir, log, architecture, packages, start });
+    print(input, `${built.kernel}\n${built.initrd}\ncmdline: ${built.cmdline}`, built);
     return 0;
   },
 };

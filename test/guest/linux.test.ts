@@ -6,7 +6,8 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { GuestEndpoint } from '../../src/drill/guest-endpoint.js';
 import { cpioArchive } from '../../src/guest/cpio.js';
-import { buildLinux, LINUX_CMDLINE, LinuxBuildError } from '../../src/guest/linux-builder.js';
+import { LinuxBuildError } from '../../src/guest/linux-build-error.js';
+import { buildLinux, LINUX_CMDLINE } from '../../src/guest/linux-builder.js';
 import { testIf, until, within } from '../within.js';
 import { startGuest, whatLinuxNeeds } from './guest-rig.js';
 

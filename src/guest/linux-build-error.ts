@@ -1,0 +1,8 @@
+export class LinuxBuildError extends Error {
+  readonly code = 'linux-build';
+
+  constructor(message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = 'LinuxBuildError';
+  }
+}
