@@ -94,7 +94,8 @@ export class AptFolder {
     const found = pattern.exec(output)?.[1];
     if (found !== undefined) return found;
     const why = `this system's apt sources offer no ${meta} for ${this.architecture}`;
-    throw new LinuxBuildError(`${why} (Debian has it); apt-get update said:\n${tail(this.updated)}`);
+    const said = `apt-get update said:\n${tail(this.updated)}`;
+    throw new LinuxBuildError(`${why} (Debian has it); ${said}`);
   }
 
   /** Fetches the packages alone and unpacks them; returns the folder they are in, together. */

@@ -46,9 +46,10 @@ export function elfNeeds(elf: Buffer): ElfNeeds | null {
   const dynamic = segments.find(({ type }) => type === PT_DYNAMIC);
   const needed: number[] = [];
   let strings = 0n;
-  for (let at = 0; dynamic && at < dynamic.bytes; at += 16) {
-    const tag = elf.readBigUInt64LE(dynamic.offset + at);
-    const value = elf.readBigUInt64LE(dynamic.offset + at + 8);
+  const { offset: start, bytes } = dynamic ?? { offset: 0, bytes: 0 };
+  for (let at = start; at < start + bytes; at += 16) {
+    const tag = elf.readBigUInt64LE(at);
+    const value = elf.readBigUInt64LE(at + 8);
     if (tag === DT_NEEDED) needed.push(Number(value));
     else if (tag === DT_STRTAB) strings = value;
   }

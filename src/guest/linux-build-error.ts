@@ -1,3 +1,4 @@
+/** Why a Linux guest could not be built, and what to do. */
 export class LinuxBuildError extends Error {
   readonly code = 'linux-build';
 

@@ -37,7 +37,7 @@ for other in $more; do
   ip addr add \${other#*=} dev eth\${other%%=*}
   ip link set eth\${other%%=*} up
 done
-[ -e /sys/class/rtc/rtc0/since_epoch ] && guest-clock &
+grep -q QEMU /sys/class/dmi/id/sys_vendor 2>/dev/null && guest-clock &
 for server in $(echo $serve | tr , ' '); do
   case $server in
     http) mkdir -p /srv && httpd -h /srv ;;
@@ -55,13 +55,15 @@ while :; do setsid cttyhack sh; done
  * it waits for the real-time clock's next second and looks how far the system's clock is `behind`.
  * A tick (10,000 us by rights, a tenth more or less at most; 1 us of it is 100 us a second) is made
  * to win half of that back until the next look. If it was off from what was `foreseen` then, the
- * `base` was wrong, and takes half the difference. More than 0.3 s are stepped, and looked at again soon: what
- * an epoch loop takes away beyond a tenth, only steps give back.
+ * `base` was wrong, and takes half the difference. More than 0.3 s are stepped, and when the base
+ * is at its limit, looked at sooner: what epochs take beyond a tenth, only steps give back.
  */
 const GUEST_CLOCK = `#!/bin/busybox sh
 export PATH=/bin
 rtc=/sys/class/rtc/rtc0/since_epoch
-now() { adjtimex | awk '/time.tv_sec:/{s=$NF} /time.tv_usec:/{u=$NF} END{printf "%d%06d", s, u}'; }
+now() {
+  adjtimex | awk '/time.tv_sec:/{s=$NF} /time.tv_usec:/{u=$NF} END{printf "%d%06d", s, u}'
+}
 limit() {
   if [ $1 -gt 11000 ]; then echo 11000; elif [ $1 -lt 9000 ]; then echo 9000; else echo $1; fi
 }

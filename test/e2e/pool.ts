@@ -25,6 +25,8 @@ export interface Host {
   readonly listens: string;
   readonly stateDir: string;
   readonly socket: string;
+  /** Network namespace that it runs in; null: the test's own. */
+  readonly namespace: string | null;
   process: ChildProcess | null;
 }
 
@@ -68,6 +70,13 @@ export class TestPool {
     await until(10_000, 'witness listens', () => canConnect(this.witnessPort));
   }
 
+  /** The same in a network namespace, at an address of its. */
+  startWitnessIn(namespace: string, address: string): void {
+    this.witnessAddress = address;
+    const args = ['witness', '--listen', address, '--state-dir', join(this.dir, 'witness')];
+    this.witness = this.spawn('witness', [...args, '--insecure'], namespace);
+  }
+
   get witnessListens(): string {
     return `127.0.0.1:${this.witnessPort}`;
   }
@@ -78,14 +87,21 @@ export class TestPool {
    */
   async addHost(
     name: string,
-    options: { arbiter?: string; port?: number; advertise?: string } = {},
+    options: {
+      arbiter?: string;
+      port?: number;
+      advertise?: string;
+      /** Where it runs, and its address there. */
+      namespace?: { name: string; ip: string } | undefined;
+    } = {},
   ): Promise<Host> {
-    const { arbiter = this.witnessAddress, port = await freePort() } = options;
+    const { arbiter = this.witnessAddress, port = await freePort(), namespace } = options;
     const stateDir = join(this.dir, name);
-    const listens = `127.0.0.1:${port}`;
+    const listens = `${namespace?.ip ?? '127.0.0.1'}:${port}`;
     const address = options.advertise ?? listens;
     const socket = join(stateDir, 'control.sock');
-    const host: Host = { name, address, listens, stateDir, socket, process: null };
+    const place = { namespace: namespace?.name ?? null, process: null };
+    const host: Host = { name, address, listens, stateDir, socket, ...place };
     this.hosts.push(host);
     this.arbiters.set(name, arbiter);
     await this.startHost(host);
@@ -95,12 +111,14 @@ export class TestPool {
   private readonly arbiters = new Map<string, string>();
 
   async startHost(host: Host): Promise<void> {
-    host.process = this.spawn(host.name, [
+    const args = [
       ...['host', '--name', host.name, '--listen', host.listens],
       ...['--advertise', host.address],
       ...['--state-dir', host.stateDir, '--detect-ms', String(this.detectMs)],
       ...['--arbiter', arbiterOf(this.arbiters.get(host.name) ?? '')],
-    ]);
+      ...(host.namespace === null ? [] : ['--insecure']),
+    ];
+    host.process = this.spawn(host.name, args, host.namespace);
     await until(10_000, `host ${host.name} answers`, async () => {
       const ran = await this.mirror(host, ['list', '--json']);
       return ran.code === 0;
@@ -120,6 +138,8 @@ export class TestPool {
     name: string,
     fields: {
       switchPort?: number;
+      /** Where its NIC is plugged in, instead of a switch. */
+      attach?: string;
       cmdline?: string;
       memory?: string;
       epoch?: string;
@@ -127,11 +147,13 @@ export class TestPool {
       engine?: string;
     },
   ): string {
+    const { switchPort } = fields;
+    const stream = switchPort === undefined ? undefined : `stream:127.0.0.1:${switchPort}`;
+    const attach = fields.attach ?? stream;
     const nic =
-      fields.switchPort === undefined
+      attach === undefined
         ? ''
-        : 'nics:\n  - { id: lan, mac: "52:54:00:12:34:56", ' +
-          `attach: "stream:127.0.0.1:${fields.switchPort}" }\n`;
+        : `nics:\n  - { id: lan, mac: "52:54:00:12:34:56", attach: "${attach}" }\n`;
     const cmdline = fields.cmdline ?? 'ip=10.77.0.2/24 tick=10 dirty=256 pattern=sparse';
     const path = join(this.dir, `${name}.yaml`);
     writeFileSync(
@@ -170,8 +192,10 @@ export class TestPool {
     return readFileSync(join(this.dir, `${name}.log`), 'utf8');
   }
 
-  private spawn(name: string, args: string[]): ChildProcess {
-    const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  private spawn(name: string, args: string[], namespace: string | null = null): ChildProcess {
+    const inside = namespace === null ? [] : ['ip', 'netns', 'exec', namespace];
+    const [command, ...rest] = [...inside, process.execPath, main, ...args];
+    const child = spawn(command, rest, { stdio: ['ignore', 'pipe', 'pipe'] });
     const keep = (chunk: Buffer): void => {
       writeFileSync(join(this.dir, `${name}.log`), chunk, { flag: 'a' });
       if (process.env['MIRROR_E2E_VERBOSE']) process.stderr.write(`[${name}] ${chunk.toString()}`);
