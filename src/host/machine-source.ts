@@ -6,7 +6,7 @@ import { readFile } from 'node:fs/promises';
 import { builtinKernel } from '../guest/builtin.js';
 import type { Machine, MachineSpec } from '../machine/machine.js';
 import type { Accelerator } from '../machine/qemu/qemu-args.js';
-import { pickAccelerator } from '../machine/qemu/qemu-host.js';
+import { pickAccelerator, pickDriver } from '../machine/qemu/qemu-host.js';
 import { V86Machine } from '../machine/v86/v86-machine.js';
 import { checkQemu } from './engine-choice.js';
 import { FileStore, sha256 } from './file-store.js';
@@ -113,5 +113,5 @@ export class MachineSource {
 /** Loaded when it is needed: no other machine depends on what only Linux has. */
 async function createQemu(spec: MachineSpec, accelerator: Accelerator): Promise<Machine> {
   const { QemuMachine } = await import('../machine/qemu/qemu-machine.js');
-  return QemuMachine.create(spec, { accelerator });
+  return QemuMachine.create(spec, { accelerator, driver: pickDriver(accelerator) });
 }

@@ -79,7 +79,12 @@ export interface MachineInfo {
   readonly engine: 'v86' | 'qemu';
   readonly pageCount: number;
   /** How dirty pages are found; shown by `status`. */
-  readonly dirtyTracking: 'patched' | 'compare';
+  readonly dirtyTracking: 'patched' | 'compare' | 'colo';
+  /** How captures are made, and why so, in a few words. */
+  readonly captureDriver: {
+    readonly name: 'in-process' | 'savedev' | 'colo';
+    readonly why: string;
+  };
 }
 
 /**

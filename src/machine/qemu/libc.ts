@@ -10,6 +10,9 @@ const ENXIO = 6;
 const PUNCH_HOLE_KEEP_SIZE = 3;
 const FIONREAD = 0x541b;
 const SIOCOUTQ = 0x5411;
+const EAGAIN = 11;
+const POLLIN = 1;
+const POLLFD_BYTES = 8;
 
 export const Access = { read: 1, readWrite: 3 } as const;
 
@@ -22,6 +25,8 @@ const memmove = library.func('uintptr_t memmove(void *to, void *from, size_t byt
 const lseek = library.func('int64_t lseek(int fd, int64_t offset, int whence)');
 const fallocate = library.func('int fallocate(int fd, int mode, int64_t offset, int64_t bytes)');
 const ioctl = library.func('int ioctl(int fd, unsigned long request, _Out_ int *value)');
+const read = library.func('intptr_t read(int fd, void *into, size_t bytes)');
+const poll = library.func('int poll(void *fds, unsigned long count, int timeoutMs)');
 
 function checked(call: string, result: number): number {
   if (result === -1) throw new QemuError('LIBC', `${call} failed: errno ${koffi.errno()}`);
@@ -74,4 +79,19 @@ export function unreadBytes(fd: number): number {
 /** False once the other end has read everything; how much it has not read is not exact. */
 export function hasUntaken(fd: number): boolean {
   return asked(fd, SIOCOUTQ) > 0;
+}
+
+/** Bytes read into `into`; 0 at the end of the stream; -1 if there are none yet. */
+export function nonBlockingRead(fd: number, into: Uint8Array): number {
+  const got = read(fd, into, into.length) as number;
+  if (got >= 0 || koffi.errno() === EAGAIN) return got;
+  return checked('read', got);
+}
+
+/** Blocks this thread; false if there was nothing to read within `timeoutMs`. */
+export function waitReadable(fd: number, timeoutMs: number): boolean {
+  const request = Buffer.alloc(POLLFD_BYTES);
+  request.writeInt32LE(fd, 0);
+  request.writeInt16LE(POLLIN, 4);
+  return checked('poll', poll(request, 1, timeoutMs) as number) > 0;
 }

@@ -117,6 +117,21 @@ export async function takeTemplate(qmp: QmpClient, server: Server, path: string)
   return bytes.subarray(0, ramPrefixBytes(bytes));
 }
 
+/**
+ * A VM that was migrated away may not be so again until it ran. One that has not run yet loses
+ * nothing by a reset, which makes it new.
+ */
+export async function forgetMigration(qmp: QmpClient): Promise<void> {
+  await qmp.execute('system_reset');
+  const endAt = Date.now() + MIGRATE_MS_MAX;
+  for (;;) {
+    const { status } = (await qmp.execute('query-status')) as { status?: string };
+    if (status === 'prelaunch') return;
+    if (Date.now() > endAt) throw new QemuError('QEMU_MIGRATE', `no reset: the VM is ${status}`);
+    await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+}
+
 export async function setIgnoreShared(qmp: QmpClient, state: boolean): Promise<void> {
   const capabilities = [{ capability: 'x-ignore-shared', state }];
   await qmp.execute('migrate-set-capabilities', { capabilities });

@@ -13,7 +13,7 @@ const SERIAL_INPUT_BYTES_MAX = 64 << 10;
 const SERIAL_LOOK_MS = 1;
 const DRAIN_MS_MAX = 2_000;
 
-function fdOf(socket: Socket): number {
+export function fdOf(socket: Socket): number {
   const { _handle } = socket as unknown as { _handle: { fd: number } | null };
   return _handle?.fd ?? -1;
 }

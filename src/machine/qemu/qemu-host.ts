@@ -19,15 +19,28 @@ export function whatQemuNeeds(): string {
   return inPath('setpriv') ? '' : 'setpriv is not installed: apt install util-linux';
 }
 
-export function kvmIsUsable(): boolean {
+/** Why there is no KVM here, be it one in software; empty: there is. */
+export function whatKvmNeeds(): string {
+  if (!existsSync('/dev/kvm')) return 'this host has no /dev/kvm';
   try {
     accessSync('/dev/kvm', constants.R_OK | constants.W_OK);
+    return '';
   } catch {
-    return false;
+    return '/dev/kvm is not allowed to this user';
   }
-  return HARDWARE_KVM.some((module) => existsSync(module));
+}
+
+/** For any guest. */
+export function kvmIsUsable(): boolean {
+  return whatKvmNeeds() === '' && HARDWARE_KVM.some((module) => existsSync(module));
 }
 
 export function pickAccelerator(): Accelerator {
   return kvmIsUsable() ? 'kvm' : 'tcg';
+}
+
+/** How a QEMU machine is captured. Under TCG, COLO deadlocks and misses pages. */
+export function pickDriver(accelerator: Accelerator): { name: 'colo' | 'savedev'; why: string } {
+  if (accelerator === 'tcg') return { name: 'savedev', why: 'COLO needs KVM' };
+  return { name: 'colo', why: 'KVM' };
 }

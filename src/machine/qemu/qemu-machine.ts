@@ -1,10 +1,8 @@
 /**
  * A stock QEMU as a machine. Its RAM is a file in memory that we map as well: a standby writes
  * committed pages straight into it, a capture compares and copies in place. The VM is stopped and
- * continued by QMP; device states come from `xen-save-devices-state` (which has nothing to do with
- * Xen) and go back in by a migration stream without RAM.
+ * continued by a capture driver; device states go back in by a migration stream without RAM.
  */
-import { fstatSync, readSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { MirrorError } from '../../core/errors.js';
@@ -18,28 +16,40 @@ import type {
 } from '../machine.js';
 import { MachineStateError } from '../machine-state-error.js';
 import { PAGE_BYTES } from '../machine.js';
+import { CaptureOverflow } from '../capture-overflow.js';
+import type { CaptureDriver, DriverCapture } from './capture-driver.js';
 import { CaptureThread } from './capture-thread.js';
+import { ColoDriver } from './colo-driver.js';
 import { decodeDeviceImage, encodeDeviceImage } from './device-image.js';
-import { migrated, restoreStream, setIgnoreShared, takeTemplate } from './migration-stream.js';
+import {
+  forgetMigration,
+  migrated,
+  restoreStream,
+  setIgnoreShared,
+  takeTemplate,
+} from './migration-stream.js';
 import { drain, QemuNic, QemuSerial } from './ports.js';
 import { isLinux, isMultiboot, type Accelerator, type Role } from './qemu-args.js';
 import { QemuError } from './qemu-error.js';
 import { QemuProcess } from './qemu-process.js';
 import type { QmpEvent } from './qmp-client.js';
 import { RamFile } from './ram-file.js';
+import { SavedevDriver } from './savedev-driver.js';
 import { VcpuWork } from './vcpu-work.js';
 
 type Phase = 'created' | 'paused' | 'running' | 'stopped';
 
 export interface QemuOptions {
   readonly accelerator: Accelerator;
+  /** `colo` needs KVM. */
+  readonly driver: { readonly name: CaptureDriver['name']; readonly why: string };
+  /** For COLO: pages sent as what changed of them. */
+  readonly xbzrle?: boolean;
 }
 
-const DEVICE_STATE_PATH = '/proc/self/fd/4';
 const nowMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 
 export class QemuMachine implements Machine {
-  readonly info: MachineInfo;
   readonly serial = new QemuSerial();
   readonly nics: readonly QemuNic[];
   onPowerOff: (() => void) | null = null;
@@ -50,7 +60,14 @@ export class QemuMachine implements Machine {
   private readonly file: RamFile;
   private qemu: QemuProcess | null = null;
   private standingBy: Promise<QemuProcess> | null = null;
-  private tracker: Promise<CaptureThread> | null = null;
+  private thread: Promise<CaptureThread> | null = null;
+  private driver: CaptureDriver | null = null;
+  private driverWhy: string;
+  /** The last `cont`, under way or done. */
+  private continuing: Promise<void> = Promise.resolve();
+  private still = true;
+  /** Which pages changed since the last capture is not known: told by the next one. */
+  private lost: Error | null = null;
   private template: Uint8Array = new Uint8Array(0);
   private phase: Phase = 'created';
   private poweredOff = false;
@@ -69,8 +86,17 @@ export class QemuMachine implements Machine {
     this.options = options;
     this.file = new RamFile(spec.memoryBytes);
     this.nics = spec.nics.map((nic) => new QemuNic(nic));
-    const pageCount = spec.memoryBytes / PAGE_BYTES;
-    this.info = { engine: 'qemu', pageCount, dirtyTracking: 'compare' };
+    this.driverWhy = options.driver.why;
+  }
+
+  get info(): MachineInfo {
+    const name = this.driver?.name ?? this.options.driver.name;
+    return {
+      engine: 'qemu',
+      pageCount: this.spec.memoryBytes / PAGE_BYTES,
+      dirtyTracking: name === 'colo' ? 'colo' : 'compare',
+      captureDriver: { name, why: this.driverWhy },
+    };
   }
 
   get ram() {
@@ -85,8 +111,7 @@ export class QemuMachine implements Machine {
   async standBy(): Promise<void> {
     this.expect('standBy', 'created');
     this.standingBy ??= this.launch('incoming');
-    this.startTracker();
-    await Promise.all([this.standingBy, this.tracker]);
+    await Promise.all([this.standingBy, this.startThread()]);
   }
 
   async boot(): Promise<void> {
@@ -97,9 +122,9 @@ export class QemuMachine implements Machine {
     const qemu = await this.launch('boot');
     const { server, path } = await qemu.listen('template.sock');
     this.template = await takeTemplate(qemu.qmp, server, path);
-    this.startTracker();
+    if (this.options.driver.name === 'colo') await forgetMigration(qemu.qmp);
+    await this.startThread();
     this.standStill(qemu);
-    await this.tracker;
   }
 
   async restore(deviceState: Uint8Array): Promise<void> {
@@ -132,17 +157,21 @@ export class QemuMachine implements Machine {
     }
     this.lagMs += nowMs() - this.stillSinceMs;
     this.work.begin();
-    this.running()
-      .qmp.execute('cont')
-      .catch((error: Error) => this.fail(error));
+    this.still = false;
+    this.continuing = this.captureDriver().cont();
+    this.continuing.catch((error: Error) => this.fail(error));
   }
 
   async pause(): Promise<void> {
     this.expect('pause', 'running');
     const qemu = this.running();
-    await qemu.qmp.execute('stop');
-    if (!this.poweredOff) this.stillSinceMs = nowMs();
-    this.work.end();
+    if (!this.still) {
+      await this.continuing;
+      await this.stopOrFallBack();
+      this.still = true;
+      if (!this.poweredOff) this.stillSinceMs = nowMs();
+      this.work.end();
+    }
     await drain([qemu.serial, ...qemu.nics]);
     if (this.phase === 'running') this.phase = 'paused';
   }
@@ -151,16 +180,11 @@ export class QemuMachine implements Machine {
     this.expect('capture', 'paused');
     if (also && (also.from < 0 || also.from + also.count > this.info.pageCount))
       throw new MirrorError('page-range', `no pages ${also.from}+${also.count} in this machine`);
-    if (!this.tracker) throw new MachineStateError('capture', 'not booted');
-    const tracker = await this.tracker;
-    const [captured, devices] = await Promise.all([
-      tracker.capture(into, also),
-      this.saveDevices(),
-    ]);
+    const captured = await this.captureOrFallBack(into, also);
     const { template, poweredOff, lagMs } = this;
-    into.pageCount = captured.pageCount;
+    const { devices, pageCount, dirtyCount, findMs, copyMs } = captured;
+    into.pageCount = pageCount;
     into.deviceState = encodeDeviceImage({ template, devices, poweredOff, lagMs });
-    const { pageCount, dirtyCount, findMs, copyMs } = captured;
     return { pageCount, dirtyPageCount: dirtyCount, findMs, copyMs, missedPageCount: null };
   }
 
@@ -169,8 +193,8 @@ export class QemuMachine implements Machine {
     this.phase = 'stopped';
     this.serial.close();
     for (const nic of this.nics) nic.close();
-    const tracker = await this.tracker?.catch(() => null);
-    await tracker?.close();
+    await this.driver?.close();
+    await (await this.thread?.catch(() => null))?.close();
     const qemu = this.qemu ?? (await this.standingBy?.catch(() => null));
     await qemu?.kill();
     this.file.close();
@@ -195,9 +219,11 @@ export class QemuMachine implements Machine {
     return qemu;
   }
 
-  private startTracker(): void {
-    this.tracker ??= CaptureThread.start(this.file.fd, this.file.bytes);
-    this.tracker.catch(() => {});
+  private startThread(): Promise<CaptureThread> {
+    const foundBy = this.options.driver.name === 'colo' ? 'marks' : 'compare';
+    const { fd, bytes } = this.file;
+    this.thread ??= CaptureThread.start({ fd, bytes, foundBy });
+    return this.thread;
   }
 
   /**
@@ -209,26 +235,56 @@ export class QemuMachine implements Machine {
     this.serial.attach(qemu.serial);
     this.nics.forEach((nic, index) => nic.attach(qemu.nics[index]));
     this.work.attach(qemu.pid);
-    this.tracker =
-      this.tracker?.then(async (tracker) => {
-        await tracker.restart();
-        return tracker;
-      }) ?? null;
-    this.tracker?.catch((error: Error) => this.fail(error));
+    const thread = this.startThread();
+    const { driver, xbzrle = true } = this.options;
+    this.driver =
+      driver.name === 'colo'
+        ? new ColoDriver(qemu, thread, { xbzrle })
+        : new SavedevDriver(qemu, thread);
+    this.driver.restart().catch((error: Error) => this.fail(error));
     this.stillSinceMs = nowMs();
     this.phase = 'paused';
   }
 
-  private async saveDevices(): Promise<Uint8Array> {
-    const { qmp, deviceStateFd } = this.running();
-    await qmp.execute('xen-save-devices-state', { filename: DEVICE_STATE_PATH, live: false });
-    const bytes = Buffer.allocUnsafe(fstatSync(deviceStateFd).size);
-    for (let at = 0; at < bytes.length;) {
-      const read = readSync(deviceStateFd, bytes, at, bytes.length - at, at);
-      if (read === 0) throw new QemuError('DEVICE_STATE', 'the saved device state is cut short');
-      at += read;
+  private async stopOrFallBack(): Promise<void> {
+    try {
+      await this.captureDriver().stop();
+    } catch (error) {
+      this.lost = await this.fallBack(error);
     }
-    return bytes;
+  }
+
+  private async captureOrFallBack(
+    into: CaptureBuffer,
+    also: PageRange | null,
+  ): Promise<DriverCapture> {
+    const { lost } = this;
+    this.lost = null;
+    if (lost) throw lost;
+    try {
+      return await this.captureDriver().capture(into, also);
+    } catch (error) {
+      if (error instanceof CaptureOverflow) throw error;
+      throw await this.fallBack(error);
+    }
+  }
+
+  /**
+   * COLO has failed: the VM is got out of it, wherever it was, stands still, and is captured by
+   * the other driver from now on. Returns why.
+   */
+  private async fallBack(cause: unknown): Promise<Error> {
+    const error = cause instanceof Error ? cause : new Error(String(cause));
+    const { driver } = this;
+    if (!(driver instanceof ColoDriver)) return error;
+    await driver.leave();
+    await driver.close();
+    const { fd, bytes } = this.file;
+    this.thread = CaptureThread.start({ fd, bytes, foundBy: 'compare' });
+    this.driver = new SavedevDriver(this.running(), this.thread);
+    await this.driver.restart();
+    this.driverWhy = `COLO failed: ${error.message}`;
+    return error;
   }
 
   private heard({ event, data }: QmpEvent): void {
@@ -248,6 +304,11 @@ export class QemuMachine implements Machine {
     if (this.failed || this.phase === 'stopped') return;
     this.failed = true;
     this.onFailure?.(error);
+  }
+
+  private captureDriver(): CaptureDriver {
+    if (!this.driver) throw new MachineStateError('capture', this.phase);
+    return this.driver;
   }
 
   private running(): QemuProcess {

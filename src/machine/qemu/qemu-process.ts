@@ -4,7 +4,7 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { chmodSync, closeSync, rmSync, writeSync } from 'node:fs';
-import { createServer, type Server, type Socket } from 'node:net';
+import { createServer, type Server, type ServerOpts, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { ownFolder } from '../../network/own-folder.js';
 import type { MachineSpec } from '../machine.js';
@@ -82,9 +82,12 @@ export class QemuProcess {
   }
 
   /** Listens on one more socket, for QEMU to call. */
-  async listen(name: string): Promise<{ server: Server; path: string }> {
+  async listen(
+    name: string,
+    options: { pauseOnConnect?: boolean } = {},
+  ): Promise<{ server: Server; path: string }> {
     const path = join(this.dir, name);
-    const server = await listen(path);
+    const server = await listen(path, options);
     this.servers.push(server);
     return { server, path };
   }
@@ -149,9 +152,9 @@ function fileOf(bytes: Uint8Array): number {
   return fd;
 }
 
-function listen(path: string): Promise<Server> {
+function listen(path: string, options: ServerOpts = {}): Promise<Server> {
   return new Promise((resolve, reject) => {
-    const server = createServer();
+    const server = createServer(options);
     server.once('error', reject);
     server.listen(path, () => {
       chmodSync(path, 0o600);

@@ -1,12 +1,13 @@
 /**
- * Finds the pages of a RAM file that changed since the last capture, by comparing them with a copy.
- * Pages that were never written are skipped. Runs in the capture worker, on a mapping of its own.
+ * Marks the pages of a RAM file that changed since the last capture and copies them. They are found
+ * by comparing them with a copy (pages that were never written are skipped), or told by who knows.
+ * Runs in the capture worker, on a mapping of its own.
  */
 import { CaptureOverflow } from '../capture-overflow.js';
 import { PAGE_BYTES, type PageRange } from '../machine.js';
 import { loadRamKernels, type RamKernels } from '../ram-kernels.js';
 import { Access, mapInto } from './libc.js';
-import { writtenExtents } from './ram-file.js';
+import { writtenExtents, type Extent } from './ram-file.js';
 
 const WASM_PAGE_BYTES = 65_536;
 /** Keeps RAM and copy from sharing cache sets line by line. */
@@ -18,7 +19,11 @@ export interface Found {
   readonly pageCount: number;
 }
 
+/** Of a tracker that is told, there is no copy. */
+export type FoundBy = 'compare' | 'marks';
+
 export class RamTracker {
+  private readonly foundBy: FoundBy;
   private readonly fd: number;
   private readonly bytes: number;
   private readonly memory: WebAssembly.Memory;
@@ -29,15 +34,22 @@ export class RamTracker {
   private readonly taken: number;
   private readonly list: number;
 
-  static async create(fd: number, bytes: number): Promise<RamTracker> {
+  static async create(fd: number, bytes: number, foundBy: FoundBy): Promise<RamTracker> {
     const pages = bytes / PAGE_BYTES;
-    const room = 2 * bytes + SKEW_BYTES + pages * 6 + 4 * PAGE_BYTES;
+    const copyBytes = foundBy === 'compare' ? bytes + SKEW_BYTES : 0;
+    const room = bytes + copyBytes + pages * 6 + 4 * PAGE_BYTES;
     const memory = new WebAssembly.Memory({ initial: Math.ceil(room / WASM_PAGE_BYTES) });
     mapInto(memory, 0, { fd, bytes, access: Access.read });
-    return new RamTracker(fd, bytes, memory, await loadRamKernels(memory));
+    return new RamTracker({ fd, bytes, foundBy }, memory, await loadRamKernels(memory));
   }
 
-  private constructor(fd: number, bytes: number, memory: WebAssembly.Memory, kernels: RamKernels) {
+  private constructor(
+    file: { fd: number; bytes: number; foundBy: FoundBy },
+    memory: WebAssembly.Memory,
+    kernels: RamKernels,
+  ) {
+    const { fd, bytes, foundBy } = file;
+    this.foundBy = foundBy;
     this.fd = fd;
     this.bytes = bytes;
     this.memory = memory;
@@ -51,30 +63,42 @@ export class RamTracker {
 
   /** What has been written up to now does not count as dirty. */
   restart(): void {
+    this.marks().fill(0);
+    if (this.foundBy === 'marks') return;
     for (const { from, to } of writtenExtents(this.fd, this.bytes)) {
       const at = from * PAGE_BYTES;
       this.kernels.copy(this.copy + at, at, (to - from) * PAGE_BYTES);
     }
   }
 
+  /** One byte for each page, not zero if it is dirty. */
+  marks(): Uint8Array {
+    return new Uint8Array(this.memory.buffer, this.dirty, this.mapPages);
+  }
+
   /** Lists the pages to capture. Forgets nothing: without a `take`, the next finds them again. */
   find(also: PageRange | null): Found {
     const { kernels, dirty, taken, mapPages } = this;
-    const maps = new Uint8Array(this.memory.buffer, dirty, 2 * mapPages);
-    maps.fill(0);
-    const extents = writtenExtents(this.fd, this.bytes);
-    for (const { from, to } of extents) {
-      const at = from * PAGE_BYTES;
-      kernels.compare(at, this.copy + at, to - from, dirty + from);
-    }
+    const extents = this.foundBy === 'compare' || also ? writtenExtents(this.fd, this.bytes) : [];
+    if (this.foundBy === 'compare') this.compare(extents);
     const dirtyCount = kernels.scan(dirty, mapPages, this.list);
     if (!also) return { dirtyCount, pageCount: dirtyCount };
+    const maps = new Uint8Array(this.memory.buffer, dirty, 2 * mapPages);
     maps.copyWithin(mapPages, 0, mapPages);
     const end = also.from + also.count;
     for (const { from, to } of extents)
       if (from < end && to > also.from)
         maps.fill(1, mapPages + Math.max(from, also.from), mapPages + Math.min(to, end));
     return { dirtyCount, pageCount: kernels.scan(taken, mapPages, this.list) };
+  }
+
+  private compare(extents: readonly Extent[]): void {
+    const { kernels, dirty, copy } = this;
+    this.marks().fill(0);
+    for (const { from, to } of extents) {
+      const at = from * PAGE_BYTES;
+      kernels.compare(at, copy + at, to - from, dirty + from);
+    }
   }
 
   /** Copies what `find` listed. */
@@ -89,8 +113,12 @@ export class RamTracker {
     });
   }
 
-  /** The copy holds what was taken: from the taken bytes, for the VM may run again. */
+  /** What was taken is not dirty; the copy gets it from there, for the VM may run again. */
   settle(pageBytes: Uint8Array, pageCount: number): void {
+    if (this.foundBy === 'marks') {
+      this.marks().fill(0);
+      return;
+    }
     const list = new Uint32Array(this.memory.buffer, this.list, pageCount);
     const copy = new Uint8Array(this.memory.buffer, this.copy, this.bytes);
     this.eachRun(list, (page, index, count) => {

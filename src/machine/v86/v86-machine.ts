@@ -77,6 +77,7 @@ export class V86Machine implements Machine {
       engine: 'v86',
       pageCount: engine.ram.bytes / PAGE_BYTES,
       dirtyTracking: tracking,
+      captureDriver: { name: 'in-process', why: '' },
     };
     const { exports, kernels, ram } = engine;
     const { auditEvery } = options;

@@ -1,0 +1,24 @@
+/** How a running QEMU is stopped, captured and let go on: one interface, two ways. */
+import type { CaptureBuffer, PageRange } from '../machine.js';
+
+export interface DriverCapture {
+  readonly pageCount: number;
+  readonly dirtyCount: number;
+  readonly findMs: number;
+  readonly copyMs: number;
+  /** What `xen-save-devices-state` writes. */
+  readonly devices: Uint8Array;
+}
+
+export interface CaptureDriver {
+  readonly name: 'colo' | 'savedev';
+  readonly dirtyTracking: 'compare' | 'colo';
+  /** Booted or restored, and paused: memory as it is now is the base of the next capture. */
+  restart(): Promise<void>;
+  /** Settles once the VM stands still. */
+  stop(): Promise<void>;
+  capture(into: CaptureBuffer, also: PageRange | null): Promise<DriverCapture>;
+  /** Lets the VM run. */
+  cont(): Promise<void>;
+  close(): Promise<void>;
+}
