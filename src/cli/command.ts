@@ -3,7 +3,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { MirrorError } from '../core/errors.js';
-import { controlPath } from '../host/control-server.js';
+import { controlPath } from '../host/control-socket.js';
 import { requireSecure } from '../host/host-config.js';
 import { parseAddress, type Address } from '../wire/address.js';
 

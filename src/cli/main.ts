@@ -13,6 +13,7 @@ import { guestBuild, guestClient } from './guest.js';
 import { arbiterInit } from './arbiter.js';
 import { ethernetSwitch, host, witness } from './host.js';
 import { list, status, wait } from './status.js';
+import { forget, hosts, join, rotate, token } from './trust.js';
 import { version } from './version.js';
 import { protect, reseed, start, stop, takeover, unprotect } from './vm.js';
 
@@ -21,6 +22,11 @@ const COMMANDS: readonly Command[] = [
   host,
   witness,
   arbiterInit,
+  token,
+  join,
+  hosts,
+  rotate,
+  forget,
   start,
   stop,
   status,

@@ -4,16 +4,20 @@
  */
 import { randomUUID } from 'node:crypto';
 import { access, constants } from 'node:fs/promises';
-import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { createServer, type AddressInfo, type Server } from 'node:net';
 import type { DirLock } from '../pool/dir-lock.js';
-import { openArbiter, type Arbiter } from '../pool/arbiter.js';
+import { openArbiter, parseArbiter, type Arbiter } from '../pool/arbiter.js';
 import { parseAddress } from '../wire/address.js';
-import { readPreamble } from '../wire/preamble.js';
-import { requireSecure, type HostConfig } from './host-config.js';
+import { SecureDoor, type House, type Request } from '../wire/secure-door.js';
+import { Security } from '../wire/security.js';
+import { TrustKeeper } from '../wire/trust-keeper.js';
+import type { Peer } from '../wire/trust-store.js';
+import { Admission } from './admission.js';
+import type { HostConfig } from './host-config.js';
 import { HostError } from './host-error.js';
 import { OrphanWatch } from './orphan-watch.js';
 import { whatQemuNeeds } from '../machine/qemu/qemu-host.js';
-import { answerProbe } from './peer-control.js';
+import { answerPlainly, type PeerAnswer } from './peer-control.js';
 import { claimStateDir } from './state-dir.js';
 import { VmChild } from './vm-child.js';
 import { NAME, type VmConfig } from './vm-config.js';
@@ -23,7 +27,6 @@ import { VmRegistry, type KnownVm } from './vm-registry.js';
 import { ConfigError } from './yaml-file.js';
 
 const ORPHAN_LOOK_MS_MIN = 1_000;
-const PREAMBLE_MS_MAX = 5_000;
 const CONNECTIONS_MAX = 1_024;
 /** Standby processes whose owner is not proven yet: all together, and of one VM. */
 const UNPROVEN_MAX = 16;
@@ -43,6 +46,7 @@ export interface DaemonOptions {
 }
 
 export class Daemon {
+  readonly keeper: TrustKeeper;
   private readonly config: HostConfig;
   private readonly options: DaemonOptions;
   private readonly registry: VmRegistry;
@@ -56,14 +60,25 @@ export class Daemon {
   private closing = false;
   private orphans: OrphanWatch | null = null;
   private readonly arbiter: Arbiter;
+  private readonly security: Security;
+  private readonly admission: Admission;
+  private readonly door: SecureDoor;
 
   constructor(config: HostConfig, options: DaemonOptions = {}) {
     this.config = config;
     this.options = options;
     this.address = config.advertise ?? config.listen;
     this.registry = new VmRegistry(config.stateDir);
-    this.arbiter = openArbiter(config.arbiter, { deadlineMs: config.detectMs });
-    this.server = createServer({ pauseOnConnect: false }, (socket) => void this.accept(socket));
+    const say = (text: string): void => this.options.onFault?.(text);
+    this.security = new Security(config);
+    const { security } = this;
+    this.arbiter = openArbiter(config.arbiter, {
+      ...{ deadlineMs: config.detectMs, security, onFault: say },
+    });
+    this.admission = new Admission((vmUuid) => this.arbiter.read(vmUuid));
+    this.keeper = new TrustKeeper({ security, kind: 'host', address: () => this.address, say });
+    this.door = new SecureDoor({ security, keeper: this.keeper, house: this.house(), say });
+    this.server = createServer((socket) => void this.door.accept(socket));
     this.server.maxConnections = CONNECTIONS_MAX;
   }
 
@@ -76,6 +91,7 @@ export class Daemon {
   /** Claims the state directory: before this nothing in it is touched. */
   claim(): void {
     this.lock ??= claimStateDir(this.config.stateDir);
+    this.security.prepare();
   }
 
   /** Resolves to where it listens, once what the last daemon left is being recovered. */
@@ -98,6 +114,7 @@ export class Daemon {
     const known = this.registry.load((error) => this.options.onFault?.(error.message));
     for (const vm of known) if (vm.owner) this.recover(vm);
     this.orphans = this.watchOrphans();
+    this.keeper.start();
     return this.address;
   }
 
@@ -105,6 +122,7 @@ export class Daemon {
   async close(): Promise<void> {
     this.closing = true;
     this.orphans?.stop();
+    this.keeper.stop();
     this.arbiter.close();
     this.server.close();
     const living = this.allLiving();
@@ -134,6 +152,7 @@ export class Daemon {
   async start(request: StartRequest): Promise<VmChild> {
     const { config, peer, auditEvery } = request;
     const { name } = config;
+    this.checkArbiter();
     if (peer !== null) this.checkPeer(peer);
     const existing = this.families.get(name)?.current();
     if ((existing && !existing.ended) || this.starting.has(name))
@@ -179,9 +198,17 @@ export class Daemon {
 
   checkPeer(peer: string): void {
     if (parseAddress(peer).port === 0) throw new HostError('BAD_ADDRESS', `${peer} has no port`);
-    requireSecure(peer, this.config.insecure);
     if (peer === this.address)
       throw new HostError('REFUSED', `${peer} is this host: a VM is mirrored to another one`);
+    const route = this.security.routeTo(peer);
+    if (route !== 'plain' && route.kind !== 'host')
+      throw new HostError('REFUSED', `${peer} is a witness: a VM is mirrored to a host`);
+  }
+
+  /** Before a VM starts that could never be recorded. */
+  private checkArbiter(): void {
+    const spec = parseArbiter(this.config.arbiter);
+    if (spec.kind === 'witness') this.security.routeTo(spec.address);
   }
 
   /** Where the processes of this machine reach its daemon. */
@@ -262,23 +289,37 @@ export class Daemon {
     work.catch((error: unknown) => this.options.onFault?.(`not written down: ${String(error)}`));
   }
 
-  private async accept(socket: Socket): Promise<void> {
-    try {
-      const preamble = await readPreamble(socket, PREAMBLE_MS_MAX);
-      const { kind, vmUuid, vmName, rest } = preamble;
-      if (kind === 'control') {
-        const engines = whatQemuNeeds() === '' ? ['v86', 'qemu'] : ['v86'];
-        const alive = this.isAlive(vmUuid, vmName);
-        answerProbe(socket, { alive, host: this.config.name, engines });
-      }
-      else this.standbyFor(vmName, vmUuid).handOver(socket, rest);
-    } catch (error) {
-      const { remoteAddress, remotePort } = socket;
-      const from = `${remoteAddress}:${remotePort}`;
-      if (error instanceof HostError)
-        this.options.onFault?.(`connection from ${from} refused: ${error.message}`);
-      socket.destroy();
+  private house(): House {
+    return {
+      plain: (socket, { kind, vmUuid, vmName, rest }) => {
+        if (kind === 'control') answerPlainly(socket, this.answer(vmUuid, vmName));
+        else this.standbyFor(vmName, vmUuid).handOver(socket, rest, null);
+      },
+      vm: (socket, { ticket, rest }) => {
+        const { vmName, vmUuid, peer } = this.admission.take(ticket);
+        this.standbyFor(vmName, vmUuid).handOver(socket, rest, peer);
+      },
+      known: () => {
+        throw new HostError('BAD_REQUEST', 'this is a host: it is no witness');
+      },
+      ask: (peer, request) => this.ask(peer, request),
+    };
+  }
+
+  private async ask(peer: Peer, request: Request): Promise<object> {
+    switch (request['op']) {
+      case 'probe':
+        return this.answer(String(request['vmUuid']), String(request['incarnation']));
+      case 'stand-by':
+        return { ticket: await this.admission.admit(peer, request) };
+      default:
+        throw new HostError('BAD_REQUEST', 'a request that is not known here');
     }
+  }
+
+  private answer(vmUuid: string, incarnation: string): PeerAnswer {
+    const engines = whatQemuNeeds() === '' ? ['v86', 'qemu'] : ['v86'];
+    return { alive: this.isAlive(vmUuid, incarnation), host: this.config.name, engines };
   }
 
   private isAlive(vmUuid: string, incarnation: string): boolean | 'unknown' {

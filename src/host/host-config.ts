@@ -47,7 +47,7 @@ export function hostConfig(settings: HostSettings, stateDirStandard: string): Ho
   if (!(detectMs >= DETECT_MS.min && detectMs <= DETECT_MS.max))
     throw usage(`--detect-ms ${detectMs}: must be from ${DETECT_MS.min} to ${DETECT_MS.max}`);
   const insecure = settings.insecure ?? false;
-  requireSecure(listen, insecure);
+  parseAddress(listen);
   const advertise = advertised(listen, settings.advertise);
   for (const address of plainAddresses(parseArbiter(arbiter))) requireSecure(address, insecure);
   const stateDir = settings.stateDir ?? stateDirStandard;
@@ -66,12 +66,12 @@ function advertised(listen: string, advertise: string | undefined): string | nul
   return advertise ?? null;
 }
 
-/** Connections are not encrypted yet: beyond loopback only if a person says so. */
+/** For what has no encryption of its own: beyond loopback only if a person says so. */
 export function requireSecure(address: string, insecure: boolean): void {
   if (insecure || isLoopback(parseAddress(address).host)) return;
   throw new HostError(
     'INSECURE',
-    `${address} is not loopback, and connections are not encrypted yet: nothing was done; ` +
+    `${address} is not loopback, and such connections are not encrypted: nothing was done; ` +
       'on a network that you trust add --insecure',
   );
 }

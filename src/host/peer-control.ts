@@ -1,10 +1,15 @@
 /**
  * What one daemon may ask another: whether a certain VM process still lives, and which engines it
- * has. One line each way.
+ * has. With TLS the question and the answer are both inside it; in plain, the preamble asks and one
+ * line of words answers.
  */
 import { connect, type Socket } from 'node:net';
 import { parseAddress } from '../wire/address.js';
-import { encodePreamble } from '../wire/preamble.js';
+import { dialPinned } from '../wire/dial.js';
+import { askLine } from '../wire/line-exchange.js';
+import { encodePreamble, preambleOf } from '../wire/preamble.js';
+import type { Security } from '../wire/security.js';
+import type { Peer } from '../wire/trust-store.js';
 
 const ANSWER_BYTES_MAX = 256;
 
@@ -23,8 +28,48 @@ export interface PeerAnswer {
   readonly engines: readonly string[];
 }
 
-/** `null` if no daemon answers. */
-export function askPeer(
+/** `null` if no daemon answers, or none that may be asked. */
+export async function askPeer(
+  security: Security,
+  address: string,
+  probe: Probe,
+  deadlineMs: number,
+): Promise<PeerAnswer | null> {
+  try {
+    const route = address === '' ? null : routeTo(security, address, probe.host);
+    if (route === null) return null;
+    if (route === 'plain') return await askPlainly(address, probe, deadlineMs);
+    return await askSecurely(security, route, address, probe, deadlineMs);
+  } catch {
+    return null;
+  }
+}
+
+/** The daemon of this host is asked under this host's own certificate. */
+function routeTo(security: Security, address: string, host: string): Peer | 'plain' {
+  return host === security.name ? security.routeToSelf(address) : security.routeTo(address);
+}
+
+async function askSecurely(
+  security: Security,
+  peer: Peer,
+  address: string,
+  probe: Probe,
+  deadlineMs: number,
+): Promise<PeerAnswer> {
+  const preamble = preambleOf('control');
+  const { socket } = await dialPinned(security, address, peer, preamble, deadlineMs);
+  const { vmUuid, incarnation } = probe;
+  const answer = await askLine(socket, { op: 'probe', vmUuid, incarnation }, deadlineMs);
+  const { alive, engines } = answer;
+  return {
+    alive: typeof alive === 'boolean' ? alive : 'unknown',
+    host: peer.name,
+    engines: Array.isArray(engines) ? engines.map(String) : [],
+  };
+}
+
+function askPlainly(
   address: string,
   probe: Probe,
   deadlineMs: number,
@@ -50,24 +95,24 @@ export function askPeer(
     });
     socket.on('connect', () => {
       const { vmUuid, incarnation: vmName } = probe;
-      const preamble = { kind: 'control', vmUuid, vmName, role: 'observer' } as const;
-      socket.write(encodePreamble({ versions: [1], ...preamble }));
+      socket.write(encodePreamble({ ...preambleOf('control'), vmUuid, vmName }));
     });
   });
 }
 
 /** `unknown` unless that host's daemon itself said yes or no. */
 export async function probePeer(
+  security: Security,
   address: string,
   probe: Probe,
   deadlineMs: number,
 ): Promise<boolean | 'unknown'> {
-  const answer = await askPeer(address, probe, deadlineMs);
+  const answer = await askPeer(security, address, probe, deadlineMs);
   if (!answer || (probe.host !== '' && answer.host !== probe.host)) return 'unknown';
   return answer.alive;
 }
 
-export function answerProbe(socket: Socket, { alive, host, engines }: PeerAnswer): void {
+export function answerPlainly(socket: Socket, { alive, host, engines }: PeerAnswer): void {
   const word = alive === 'unknown' ? 'unknown' : alive ? 'alive' : 'gone';
   socket.on('error', () => {});
   socket.end(`${[word, host, ...engines].join(' ')}\n`);

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import type { CoreStatus } from '../core/events.js';
 import { MirrorError } from '../core/errors.js';
 import type { VmConfig } from './vm-config.js';
+import type { ProvenPeer } from './vm-dial.js';
 import type { DaemonToVm, InitMessage, VmToDaemon } from './vm-protocol.js';
 
 const ENTRY = fileURLToPath(new URL('./vm-process.js', import.meta.url));
@@ -85,8 +86,9 @@ export class VmChild {
   }
 
   /** The socket belongs to the VM process afterwards. */
-  handOver(socket: Socket, rest: Uint8Array): void {
-    const message: DaemonToVm = { type: 'session', rest: Buffer.from(rest).toString('base64') };
+  handOver(socket: Socket, rest: Uint8Array, peer: ProvenPeer): void {
+    const text = Buffer.from(rest).toString('base64');
+    const message: DaemonToVm = { type: 'session', rest: text, peer };
     this.process.send(message, socket, () => socket.destroy());
   }
 

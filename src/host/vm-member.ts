@@ -17,6 +17,7 @@ import { readyLinks, type ReadyLink } from '../network/nic-link.js';
 import { joinPart } from '../replica/part.js';
 import { Replica } from '../replica/replica.js';
 import { loadFrameCodec, type FrameCodec } from '../wire/frame.js';
+import { Security } from '../wire/security.js';
 import { chooseEngine } from './engine-choice.js';
 import { FileStore } from './file-store.js';
 import { MachineSource } from './machine-source.js';
@@ -24,7 +25,8 @@ import { NoteStore } from './note-store.js';
 import { probePeer } from './peer-control.js';
 import { PrimarySide } from './primary-side.js';
 import { monotonicMs, VmDriver, type EffectHandlers } from './vm-driver.js';
-import { dialPeer, VmLink } from './vm-link.js';
+import { acceptVm, dialVm, type ProvenPeer, type VmConnection } from './vm-dial.js';
+import { VmLink } from './vm-link.js';
 import { describe, VmProcessError } from './vm-process-error.js';
 import type { DaemonToVm, InitMessage, VmToDaemon } from './vm-protocol.js';
 import { answerRequest } from './vm-requests.js';
@@ -62,6 +64,7 @@ interface VmTools {
   readonly source: MachineSource;
   readonly notes: NoteStore;
   readonly links: ReadyLink[];
+  readonly security: Security;
 }
 
 export class VmProcess {
@@ -80,6 +83,7 @@ export class VmProcess {
   private readonly arbiter: Arbiter;
   private readonly notes: NoteStore;
   private readonly files: FileStore;
+  private readonly security: Security;
   private cables: readonly ReadyLink[];
   private readonly links = new Map<SessionId, VmLink>();
   private readonly epochSession = new Map<number, SessionId>();
@@ -95,12 +99,14 @@ export class VmProcess {
     const codec = await loadFrameCodec();
     const files = new FileStore(init.host.stateDir);
     const source = new MachineSource(files, init.auditEvery);
-    const choice = init.vm && (await chooseEngine(init.vm, init.peer, init.host.detectMs));
+    const security = new Security(init.host);
+    const ask = { security, deadlineMs: init.host.detectMs };
+    const choice = init.vm && (await chooseEngine(init.vm, init.peer, ask));
     if (init.vm && choice) await source.fromConfig({ ...init.vm, engine: choice.engine });
     const links = init.vm ? await readyLinks(init.vm.nics) : [];
     const incarnation = randomUUID();
     const notes = new NoteStore(init.host.stateDir, init.vmUuid, incarnation);
-    const tools = { codec, files, source, notes, links };
+    const tools = { codec, files, source, notes, links, security };
     const vm = new VmProcess(init, incarnation, tools, await notes.load());
     if (choice && choice.why !== '') vm.warn('ENGINE_CHOICE', choice.why);
     return vm;
@@ -109,17 +115,19 @@ export class VmProcess {
   private constructor(
     init: InitMessage,
     incarnation: string,
-    { codec, files, source, notes, links }: VmTools,
+    { codec, files, source, notes, links, security }: VmTools,
     note: HostNote | null,
   ) {
     this.init = init;
     this.codec = codec;
     this.files = files;
+    this.security = security;
     this.source = source;
     this.cables = links;
     this.incarnation = incarnation;
     this.arbiter = openArbiter(init.host.arbiter, {
       deadlineMs: init.host.detectMs,
+      security,
       onFault: (text) => this.warn('ARBITER_FAULT', text),
     });
     this.notes = notes;
@@ -140,7 +148,7 @@ export class VmProcess {
       if (!socket) return;
       const rest = Buffer.from(message.rest, 'base64');
       if (rest.length > 0) socket.unshift(rest);
-      void this.acceptSession(socket);
+      void this.acceptSession(socket, message.peer);
     } else if (message.type === 'request') {
       answerRequest(this, message.method, message.params).then(
         (result) => this.tell({ type: 'reply', id: message.id, result }),
@@ -361,8 +369,9 @@ export class VmProcess {
     this.peerIs(peer);
     try {
       const { vmName, vmUuid, host } = this.init;
-      const socket = await dialPeer(peer, { name: vmName, uuid: vmUuid }, host.detectMs);
-      const link = new VmLink(socket, this.codec);
+      const { generation } = this.driver.status();
+      const claim = { vmName, vmUuid, incarnation: this.incarnation, generation };
+      const link = this.linkOn(await dialVm(this.security, peer, claim, host.detectMs));
       const { specJson, files, contents } = this.source.offer();
       await link.offer({ specJson, files, address: host.address }, contents);
       this.addLink(link);
@@ -375,9 +384,16 @@ export class VmProcess {
     }
   }
 
-  private async acceptSession(socket: Socket): Promise<void> {
-    const link = new VmLink(socket, this.codec);
+  private linkOn({ socket, peer }: VmConnection): VmLink {
+    const link = new VmLink(socket, this.codec, peer);
+    link.onFault = (code, text) => this.warn(code, text);
+    return link;
+  }
+
+  private async acceptSession(raw: Socket, peer: ProvenPeer): Promise<void> {
+    let link: VmLink | null = null;
     try {
+      link = this.linkOn(await acceptVm(this.security, raw, peer));
       const offer = await link.accept(this.files);
       this.peerAddress = offer.address;
       if (!this.replica) {
@@ -389,7 +405,7 @@ export class VmProcess {
       link.accepted();
     } catch (error) {
       const { message } = describe(error);
-      link.refuse(message);
+      link?.refuse(message);
       this.warn('OFFER_FAILED', message);
       // A standby lives for one connection: without it there is nothing to wait for.
       if (this.links.size === 0 && !this.primary) this.exit('released');
@@ -445,9 +461,9 @@ export class VmProcess {
   private async probe({ incarnation, host }: ProbeEffect): Promise<void> {
     const { peer, vmUuid } = this.init;
     const { name, local, detectMs } = this.init.host;
-    const address = host === name ? local : peer;
+    const address = (host === name ? local : peer) ?? '';
     const probe = { vmUuid, incarnation, host };
-    const alive = address === null ? 'unknown' : await probePeer(address, probe, detectMs);
+    const alive = await probePeer(this.security, address, probe, detectMs);
     this.driver.dispatch({ type: 'image-alive', alive });
   }
 

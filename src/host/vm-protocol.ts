@@ -1,6 +1,7 @@
 /** What the daemon and a VM process say to each other over their IPC channel. */
 import type { CoreStatus } from '../core/events.js';
 import type { VmConfig } from './vm-config.js';
+import type { ProvenPeer } from './vm-dial.js';
 
 export interface HostIdentity {
   readonly name: string;
@@ -32,8 +33,15 @@ export interface InitMessage {
 
 export type DaemonToVm =
   | InitMessage
-  /** Comes with the socket; `rest` (base64) was read from it already. */
-  | { readonly type: 'session'; readonly rest: string }
+  /**
+   * Comes with the socket; `rest` (base64) was read from it already. `peer`: whom to expect there,
+   * in a TLS handshake that is yet to come; `null`: a plain connection.
+   */
+  | {
+      readonly type: 'session';
+      readonly rest: string;
+      readonly peer: ProvenPeer;
+    }
   | {
       readonly type: 'request';
       readonly id: number;

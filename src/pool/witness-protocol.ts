@@ -8,6 +8,7 @@ import type { Proposal, VmRecord } from '../core/record.js';
 
 export const LINE_BYTES_MAX = 64 << 10;
 const NAME_CHARS_MAX = 256;
+const REASON_CHARS_MAX = 1_024;
 const DISKS_MAX = 64;
 
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
@@ -44,6 +45,7 @@ const answer = v.strictObject({
   id: count,
   outcome: v.picklist(['ok', 'conflict', 'error']),
   record: v.nullable(record),
+  reason: v.optional(v.pipe(v.string(), v.maxLength(REASON_CHARS_MAX))),
 });
 
 export type WitnessRequest =
@@ -61,6 +63,8 @@ export interface WitnessAnswer {
   /** `error`: not served; whether a CAS was carried out is not known. */
   readonly outcome: 'ok' | 'conflict' | 'error';
   readonly record: VmRecord | null;
+  /** Why it was refused, for an operator. */
+  readonly reason?: string | undefined;
 }
 
 export const parseRequest = (line: string): WitnessRequest => parsed(request, line, 'request');

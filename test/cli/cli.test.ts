@@ -17,7 +17,7 @@ const mirror = (...args: string[]): Promise<Ran> => runMirror(args, 20_000);
 const COMMANDS = [
   ...['demo', 'host', 'witness', 'start', 'stop', 'status', 'list', 'wait', 'protect'],
   ...['unprotect', 'takeover', 'reseed', 'console', 'switch', 'guest client', 'guest build'],
-  ...['doctor', 'version'],
+  ...['doctor', 'version', 'token', 'join', 'hosts', 'rotate', 'forget'],
 ];
 
 interface Running {
@@ -85,7 +85,7 @@ cli('no daemon is 3, what is open to others 4, and --json says so as one object'
   assert.is(none.code, 3);
   assert.is((JSON.parse(none.stdout) as { error: { code: string } }).error.code, 'NO_DAEMON');
   assert.match(none.stderr, 'start one with mirror host');
-  const open = await mirror('witness', '--listen', '0.0.0.0:0', '--state-dir', '/nonexistent');
+  const open = await mirror('switch', '--listen', '0.0.0.0:0');
   assert.is(open.code, 4);
   assert.match(open.stderr, '--insecure');
   const absent = await mirror('start', './none.yaml', '--socket', '/nonexistent/control.sock');

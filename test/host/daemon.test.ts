@@ -15,6 +15,7 @@ import type { VmChild } from '../../src/host/vm-child.js';
 import { parseVmConfig, type VmConfig } from '../../src/host/vm-config.js';
 import { ControlClient } from '../../src/cli/control-client.js';
 import { encodePreamble } from '../../src/wire/preamble.js';
+import { Security } from '../../src/wire/security.js';
 import { until, within } from '../within.js';
 
 const vmEntry = fileURLToPath(new URL('./fake-vm.js', import.meta.url));
@@ -24,6 +25,9 @@ class Scene {
   readonly dir = mkdtempSync(join(tmpdir(), 'mirror-daemon-'));
   readonly faults: string[] = [];
   readonly sockets: Socket[] = [];
+  readonly security = new Security({
+    ...{ stateDir: join(this.dir, 'a'), name: 'b', insecure: false },
+  });
   daemon!: Daemon;
   address = '';
 
@@ -185,7 +189,7 @@ given('of two starts of one VM at once, one is refused', async (scene) => {
   assert.is(both.filter((one) => one.status === 'fulfilled').length, 1);
   assert.is(await refused(scene.run(vm('web'))), 'ALREADY_RUNNING');
   assert.is(await refused(scene.run(vm('db'), scene.address)), 'REFUSED');
-  assert.is(await refused(scene.run(vm('db'), '10.1.2.3:7701')), 'INSECURE');
+  assert.is(await refused(scene.run(vm('db'), '10.1.2.3:7701')), 'NOT_PAIRED');
   assert.is(await refused(scene.run(vm('db'), 'nowhere')), 'BAD_ADDRESS');
 });
 
@@ -206,7 +210,7 @@ given('a probe is answered for that incarnation, on that host, or not at all', a
   await counts(child);
   const { vmUuid } = child.init;
   const ask = (incarnation: string, host = 'a'): Promise<boolean | 'unknown'> =>
-    probePeer(scene.address, { vmUuid, incarnation, host }, 2_000);
+    probePeer(scene.security, scene.address, { vmUuid, incarnation, host }, 2_000);
   assert.is(await ask(child.incarnation), true);
   assert.is(await ask('somebody else'), false);
   assert.is(await ask(''), true, 'any that holds an image');
@@ -252,7 +256,7 @@ given('the control socket is closed to others, and answers every fault', async (
     const good = yaml.replace('bad-web', 'web');
     assert.equal(await client.call('start', { yaml: good, path: '/w.yaml' }), { name: 'web' });
     const protect = { command: 'protect', peer: '10.0.0.1:1' };
-    assert.is(await refused(client.vm('web', 'command', protect)), 'INSECURE');
+    assert.is(await refused(client.vm('web', 'command', protect)), 'NOT_PAIRED');
   } finally {
     control.close();
   }

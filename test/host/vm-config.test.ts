@@ -126,9 +126,11 @@ config('a host is described by its file, its options, or both', () => {
   wrong({ arbiter: 'etcd:1.2.3.4:1' }, /--insecure/);
   wrong({ arbiter: 'zookeeper:1.2.3.4:1' }, /not witness:HOST:PORT, etcd:/);
   wrong({ arbiter: 'file:relative' }, /file:\/PATH/);
-  wrong({ listen: '0.0.0.0:7701' }, /--insecure/);
-  wrong({ arbiter: 'witness:10.0.0.1:7710' }, /--insecure/);
-  assert.ok(hostConfig({ ...settings, listen: '10.0.0.1:7701', insecure: true }, '/state'));
+  wrong({ listen: '0.0.0.0:7701' }, /--advertise/);
+  wrong({ listen: 'here' }, /HOST:PORT/);
+  // Whether it is paired with them is known later.
+  const arbiterThere = { ...settings, arbiter: 'witness:10.0.0.1:7710' };
+  assert.ok(hostConfig({ ...arbiterThere, listen: '10.0.0.1:7701' }, '/state'));
 });
 
 config.run();
