@@ -6,7 +6,7 @@ import type { Proposal } from '../core/record.js';
 import { connectTo, dialPinned } from '../wire/dial.js';
 import { preambleOf } from '../wire/preamble.js';
 import type { Security } from '../wire/security.js';
-import { LineReader, parseAnswer, type WitnessAnswer } from './witness-protocol.js';
+import { LineReader, parseAnswer, refusalIn, type WitnessAnswer } from './witness-protocol.js';
 
 interface Waiting {
   settle(reply: ArbiterReply): void;
@@ -93,7 +93,6 @@ export class WitnessClient {
       line.socket = socket;
       this.listen(line, socket);
       for (const text of line.unsent.splice(0)) socket.write(text);
-      this.lastFault = '';
     } catch (error) {
       // That it cannot be reached the core tells; that it is not the right one, nobody else does.
       if (error instanceof MirrorError) this.fault(error.message);
@@ -114,7 +113,7 @@ export class WitnessClient {
     socket.setEncoding('utf8');
     socket.on('data', (chunk: string) => {
       try {
-        for (const text of reader.feed(chunk)) this.answered(parseAnswer(text));
+        for (const text of reader.feed(chunk)) this.hear(text);
       } catch {
         socket.destroy();
       }
@@ -124,9 +123,16 @@ export class WitnessClient {
     if (socket.destroyed) this.drop(line);
   }
 
+  private hear(text: string): void {
+    const refusal = refusalIn(text);
+    if (refusal === null) this.answered(parseAnswer(text));
+    else this.fault(`the witness refuses this host: ${refusal}`);
+  }
+
   private answered(answer: WitnessAnswer): void {
     const { id, outcome, record, reason } = answer;
     if (reason !== undefined) this.fault(`the witness: ${reason}`);
+    else this.lastFault = '';
     this.settle(id, outcome === 'error' ? { outcome: 'unknown' } : { outcome, record });
   }
 

@@ -71,6 +71,19 @@ export const parseRequest = (line: string): WitnessRequest => parsed(request, li
 export const parseAnswer = (line: string): WitnessAnswer => parsed(answer, line, 'answer');
 export const parseRecord = (text: string): VmRecord => parsed(record, text, 'record');
 
+const refusal = v.object({
+  error: v.object({ message: v.pipe(v.string(), v.maxLength(REASON_CHARS_MAX)) }),
+});
+
+/** The last line to a host that is not let in: why. */
+export function refusalIn(line: string): string | null {
+  try {
+    return v.parse(refusal, JSON.parse(line)).error.message;
+  } catch {
+    return null;
+  }
+}
+
 function parsed<T>(schema: v.GenericSchema<unknown, T>, text: string, what: string): T {
   let value: unknown;
   try {

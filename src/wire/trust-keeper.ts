@@ -89,10 +89,15 @@ export class TrustKeeper {
     if (this.timer) clearInterval(this.timer);
   }
 
+  /** What this host shows now. */
+  get certificate(): Certificate {
+    return this.security.identity().certificate;
+  }
+
   // --- Pairing --------------------------------------------------------------------------------
 
   token(forMs: number): { token: string; expiresAtMs: number; address: string } {
-    const { certificate } = this.security.identity();
+    const { certificate } = this;
     const given = this.desk.give(this.options.address(), certificate.fingerprint, forMs);
     return {
       token: encodeToken(given),
@@ -131,7 +136,7 @@ export class TrustKeeper {
 
   /** The other side of `join`: from a stranger, who has nothing but the token. */
   joined(caller: Certificate, request: Line): object {
-    const giver = this.security.identity().certificate.fingerprint;
+    const giver = this.certificate.fingerprint;
     const parties = { giver, joiner: caller.fingerprint };
     const { secret } = this.desk.take(text_(request, 'proof'), parties);
     this.checkName(caller.name);
@@ -169,7 +174,7 @@ export class TrustKeeper {
   }
 
   async hosts(): Promise<PeerRow[]> {
-    const { certificate } = this.security.identity();
+    const { certificate } = this;
     const reached = await this.exchangeAll();
     const own: PeerRow = {
       ...{ name: this.security.name, kind: this.options.kind, self: true, reachable: true },

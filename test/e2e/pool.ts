@@ -77,6 +77,10 @@ export class TestPool {
     this.witness = this.spawn('witness', [...args, '--insecure'], namespace);
   }
 
+  get witnessSocket(): string {
+    return join(this.dir, 'witness', 'control.sock');
+  }
+
   get witnessListens(): string {
     return `127.0.0.1:${this.witnessPort}`;
   }
@@ -123,6 +127,22 @@ export class TestPool {
       const ran = await this.mirror(host, ['list', '--json']);
       return ran.code === 0;
     });
+  }
+
+  /** Each host with the witness, and hosts with each other: from then on by TLS alone. */
+  async pairAll(): Promise<void> {
+    for (const [at, host] of this.hosts.entries()) {
+      const arbiter = this.arbiters.get(host.name) ?? '';
+      await this.pair(host, arbiter, this.witnessSocket);
+      for (const { address, socket } of this.hosts.slice(0, at))
+        await this.pair(host, address, socket);
+    }
+  }
+
+  private async pair(host: Host, address: string, giver: string): Promise<void> {
+    const given = await runMirror(['token', '--socket', giver], 10_000);
+    const joined = await this.mirror(host, ['join', address, '--token', given.stdout.trim()]);
+    if (joined.code !== 0) throw new Error(`${host.name} cannot join ${address}: ${joined.stderr}`);
   }
 
   /** SIGKILL, as a crash of the daemon; its VM processes go with it. */

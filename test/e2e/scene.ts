@@ -76,19 +76,28 @@ async function addHost(pool: TestPool, paths: Paths, name: string): Promise<Host
   return pool.addHost(name, { arbiter, port, advertise });
 }
 
+export interface SceneOptions {
+  readonly engine?: string;
+  /** All three are paired: every connection is TLS. */
+  readonly paired?: boolean;
+}
+
 /** A test of one scene, which has `deadlineMs`. */
 export function sceneTest(
   test: Test,
   name: string,
   deadlineMs: number,
   play: (scene: Scene) => Promise<void>,
-  engine = 'v86',
+  options: SceneOptions = {},
 ): void {
-  test(name, () => within(deadlineMs, name, scene(play, engine)));
+  test(name, () => within(deadlineMs, name, scene(play, options)));
 }
 
 /** Everything ends with the scene; nothing that the client saw may be lost or invented. */
-async function scene(play: (scene: Scene) => Promise<void>, engine: string): Promise<void> {
+async function scene(
+  play: (scene: Scene) => Promise<void>,
+  { engine = 'v86', paired = false }: SceneOptions,
+): Promise<void> {
   const pool = new TestPool(1_000);
   const paths = new Paths();
   const network = new EthernetSwitch();
@@ -105,6 +114,7 @@ async function scene(play: (scene: Scene) => Promise<void>, engine: string): Pro
     await pool.startWitness();
     const a = await addHost(pool, paths, 'a');
     const b = await addHost(pool, paths, 'b');
+    if (paired) await pool.pairAll();
     const vm = pool.writeVm(VM, { switchPort: port, engine });
     const started = await pool.mirror(a, ['start', vm, '--peer', b.address, '--audit']);
     assert.is(started.code, 0, started.stderr);
