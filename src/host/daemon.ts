@@ -311,10 +311,17 @@ export class Daemon {
       case 'probe':
         return this.answer(String(request['vmUuid']), String(request['incarnation']));
       case 'stand-by':
-        return { ticket: await this.admission.admit(peer, request) };
+        return { ticket: await this.permit(peer, request) };
       default:
         throw new HostError('BAD_REQUEST', 'a request that is not known here');
     }
+  }
+
+  /** Whoever will be refused hears why now, and not by being hung up on. */
+  private async permit(peer: Peer, request: Request): Promise<string> {
+    const ticket = await this.admission.admit(peer, request);
+    this.checkStandby(String(request['vmName']), String(request['vmUuid']));
+    return ticket;
   }
 
   private answer(vmUuid: string, incarnation: string): PeerAnswer {
@@ -336,6 +343,12 @@ export class Daemon {
    * An old one whose owner is gone sees that by itself, and takes over or ends.
    */
   private standbyFor(vmName: string, vmUuid: string): VmChild {
+    this.checkStandby(vmName, vmUuid);
+    const init = { vm: null, start: 'create', peer: null, auditEvery: 0 } as const;
+    return this.spawn({ role: 'secondary', vmName, vmUuid, ...init });
+  }
+
+  private checkStandby(vmName: string, vmUuid: string): void {
     if (!NAME.test(vmName) || !UUID.test(vmUuid) || this.closing)
       throw new HostError('BAD_REQUEST', 'it does not say which VM it is for');
     const family = this.families.get(vmName);
@@ -350,8 +363,6 @@ export class Daemon {
     const ofThis = unproven.filter((child) => child.init.vmName === vmName);
     if (unproven.length >= UNPROVEN_MAX || ofThis.length >= UNPROVEN_OF_ONE_MAX)
       throw new HostError('BUSY', 'too many standbys are being made');
-    const init = { vm: null, start: 'create', peer: null, auditEvery: 0 } as const;
-    return this.spawn({ role: 'secondary', vmName, vmUuid, ...init });
   }
 }
 

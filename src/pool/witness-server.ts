@@ -119,8 +119,7 @@ export class WitnessServer {
     };
     socket.on('data', (chunk: string) => {
       try {
-        // It may have been paired since this connection came.
-        if (host === null) this.security.checkPlain(socket);
+        this.checkStillTrusted(socket, host);
         for (const line of reader.feed(chunk)) {
           unanswered += 1;
           if (unanswered > UNANSWERED_MAX)
@@ -139,6 +138,13 @@ export class WitnessServer {
       }
     });
     socket.resume();
+  }
+
+  /** The witness may have been paired, or told to forget the host, since the connection came. */
+  private checkStillTrusted(socket: Socket, host: string | null): void {
+    if (host === null) this.security.checkPlain(socket);
+    else if (!this.security.trust.byName(host))
+      throw new TrustError('STRANGER', `${host} was forgotten here`);
   }
 
   /** Throws only on what is no request at all. */

@@ -61,7 +61,7 @@ export class SecureDoor {
       return;
     }
     try {
-      await this.receive(socket, await readPreamble(socket, PREAMBLE_MS_MAX));
+      await this.receive(socket, await readPreamble(socket, PREAMBLE_MS_MAX), leave);
     } catch (error) {
       socket.destroy();
       this.refused(source, error);
@@ -77,7 +77,11 @@ export class SecureDoor {
     if (error instanceof MirrorError) this.refusals.note(source, error.code, error.message);
   }
 
-  private async receive(socket: Socket, preamble: ReceivedPreamble): Promise<void> {
+  private async receive(
+    socket: Socket,
+    preamble: ReceivedPreamble,
+    leave: () => void,
+  ): Promise<void> {
     const { security, house } = this.options;
     if (!preamble.tls) {
       security.checkPlain(socket);
@@ -85,6 +89,8 @@ export class SecureDoor {
     }
     if (preamble.kind === 'vm') return house.vm(socket, preamble);
     const secured = await startTls(socket, 'server', security.identity(), HANDSHAKE_MS_MAX);
+    // Who is known does not count among those that are not.
+    if (this.knownAs(secured) !== null) leave();
     try {
       if (preamble.kind === 'witness') this.converse(secured);
       else await this.request(secured);
@@ -104,9 +110,14 @@ export class SecureDoor {
     answerLine(socket, await this.answer(certificate, request), LAST_WORDS_MS_MAX);
   }
 
-  private whoIs({ socket, certificate }: Secured): string {
-    const peer = this.options.security.trust.byFingerprint(certificate.fingerprint);
-    return peer ? `${peer.kind} ${peer.name} at ${sourceOf(socket)}` : sourceOf(socket);
+  private knownAs({ certificate }: Secured): Peer | null {
+    return this.options.security.trust.byFingerprint(certificate.fingerprint);
+  }
+
+  private whoIs(secured: Secured): string {
+    const peer = this.knownAs(secured);
+    const source = sourceOf(secured.socket);
+    return peer ? `${peer.kind} ${peer.name} at ${source}` : source;
   }
 
   private async answer(certificate: Certificate, request: Request): Promise<object> {

@@ -121,6 +121,15 @@ given('strangers and plain connections get nothing from a witness with pairings'
   }
 });
 
+given('a host that is forgotten is refused on the connection that it has', async (pool) => {
+  const { as, vm, witness } = pool;
+  assert.ok(won(await as.c.cas(vm, 0, record(vm, 1, 'c'))));
+  witness.server.keeper.forget('c');
+  assert.is((await as.c.cas(vm, 1, record(vm, 2, 'c'))).outcome, 'unknown');
+  assert.is((await as.c.read(vm)).outcome, 'unknown');
+  assert.is(await generationOf(pool), 1);
+});
+
 given('a witness with a new key goes on serving, and its hosts never lose it', async (pool) => {
   const { as, vm, witness, members } = pool;
   assert.ok(won(await as.a.cas(vm, 0, record(vm, 1, 'a'))));
