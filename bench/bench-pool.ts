@@ -20,13 +20,14 @@ export interface Stage {
 export async function onStage<T>(
   vm: Omit<DemoVm, 'switchPort'>,
   play: (stage: Stage) => Promise<T>,
+  options: { paired?: boolean } = {},
 ): Promise<T> {
   const dir = mkdtempSync(join(tmpdir(), 'mirror-bench-'));
   const pool = new DemoPool(dir);
   const network = new EthernetSwitch();
   try {
     const { port: switchPort } = await network.listen('127.0.0.1', 0);
-    await pool.start();
+    await pool.start(options);
     await pool.startVm(VM, { ...vm, switchPort });
     await pool.waitFor(pool.hosts[0], VM, 'protected');
     return await play({ pool, switchPort });

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { VmStatus } from '../host/vm-status.js';
+import { controlPath } from '../host/control-socket.js';
 import { MirrorError } from '../core/errors.js';
 import { ControlClient } from './control-client.js';
 import type { ConsoleRead } from './console.js';
@@ -41,7 +42,8 @@ export class DemoPool {
     this.dir = dir;
   }
 
-  async start(): Promise<void> {
+  /** `paired`: all three by token, so that every connection between them is TLS. */
+  async start(options: { paired?: boolean } = {}): Promise<void> {
     const address = `127.0.0.1:${await freePort()}`;
     this.arbiter = `witness:${address}`;
     this.witness = this.run(['witness', '--listen', address, '--state-dir', join(this.dir, 'w')]);
@@ -53,6 +55,20 @@ export class DemoPool {
       };
       this.hosts.push(host);
       await this.startHost(host);
+    }
+    if (options.paired === true) await this.pairAll();
+  }
+
+  private async pairAll(): Promise<void> {
+    const [a, b] = this.hosts;
+    const witness = new ControlClient(controlPath(join(this.dir, 'w')));
+    for (const [giver, joiner] of [
+      [witness, a.client],
+      [witness, b.client],
+      [b.client, a.client],
+    ]) {
+      const { token } = await giver.call<{ token: string }>('token');
+      await joiner.call('join', { token });
     }
   }
 

@@ -55,6 +55,8 @@ export class TestPool {
   /** Where hosts find the witness; a test may put a proxy in between. */
   witnessAddress = '';
   witness: ChildProcess | null = null;
+  /** In namespaces, beyond loopback: plain connections, as a person may allow. */
+  insecure = true;
   private witnessPort = 0;
 
   constructor(detectMs = 1_000) {
@@ -74,7 +76,11 @@ export class TestPool {
   startWitnessIn(namespace: string, address: string): void {
     this.witnessAddress = address;
     const args = ['witness', '--listen', address, '--state-dir', join(this.dir, 'witness')];
-    this.witness = this.spawn('witness', [...args, '--insecure'], namespace);
+    this.witness = this.spawn('witness', [...args, ...this.openness], namespace);
+  }
+
+  private get openness(): string[] {
+    return this.insecure ? ['--insecure'] : [];
   }
 
   get witnessSocket(): string {
@@ -120,7 +126,7 @@ export class TestPool {
       ...['--advertise', host.address],
       ...['--state-dir', host.stateDir, '--detect-ms', String(this.detectMs)],
       ...['--arbiter', arbiterOf(this.arbiters.get(host.name) ?? '')],
-      ...(host.namespace === null ? [] : ['--insecure']),
+      ...(host.namespace === null ? [] : this.openness),
     ];
     host.process = this.spawn(host.name, args, host.namespace);
     await until(10_000, `host ${host.name} answers`, async () => {

@@ -4,7 +4,9 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { freePort } from '../../src/cli/demo-pool.js';
 import { decodePreamble } from '../../src/wire/preamble.js';
-import { until, within } from '../within.js';
+import { whatNamespacesNeed } from '../network/namespaces.js';
+import { testIf, until, within } from '../within.js';
+import { CLIENT_IP, makeLan } from './lan.js';
 import { runMirror, TestPool, type Host } from './pool.js';
 import { VM, rest, sceneTest, type Scene } from './scene.js';
 
@@ -176,6 +178,38 @@ async function refusedByAll(pool: TestPool, a: Host, b: Host): Promise<void> {
   const start = await pool.mirror(a, ['start', pool.writeVm(VM, {}), '--peer', b.address]);
   assert.is(start.code, 4);
   assert.match(start.stderr, /run mirror token there, and here mirror join .* --token T/);
+}
+
+testIf(
+  secure,
+  'beyond loopback: nothing in plain, and a takeover between namespaces',
+  whatNamespacesNeed(),
+  () => within(90_000, 'beyond loopback', betweenNamespaces()),
+);
+
+async function betweenNamespaces(): Promise<void> {
+  const pool = new TestPool(1_000);
+  pool.insecure = false;
+  const lan = makeLan();
+  try {
+    pool.startWitnessIn(lan.client, `${CLIENT_IP}:7710`);
+    const a = await pool.addHost('a', { namespace: lan.hosts[0] });
+    const b = await pool.addHost('b', { namespace: lan.hosts[1] });
+    const vm = pool.writeVm(VM, {});
+    const early = await pool.mirror(a, ['start', vm, '--peer', b.address]);
+    assert.is(early.code, 4);
+    assert.match(early.stderr, `${CLIENT_IP}:7710 is not paired with this host: nothing was done`);
+    await pool.pairAll();
+    const started = await pool.mirror(a, ['start', vm, '--peer', b.address]);
+    assert.is(started.code, 0, started.stderr);
+    await pool.kill(a.process);
+    await pool.waitFor(b, VM, 'solo');
+    await pool.startHost(a);
+    await pool.waitFor(b, VM, 'protected');
+  } finally {
+    await pool.close();
+    lan.remove();
+  }
 }
 
 secure.run();
