@@ -31,13 +31,18 @@ export class ControlServer extends ControlSocket {
       case 'status':
         return this.told(this.daemon.find(text(params, 'vm')));
       case 'vm':
-        if (params['command'] === 'protect') this.daemon.checkPeer(text(params, 'peer'));
-        return this.daemon.find(text(params, 'vm')).request(text(params, 'method'), params);
+        return this.askVm(text(params, 'method'), params);
       case 'force':
         return this.force(text(params, 'vm'));
       default:
         return answerTrust(this.daemon.keeper, method, params);
     }
+  }
+
+  private askVm(method: string, params: Params): Promise<unknown> {
+    const protects = params['command'] === 'protect';
+    const peer = protects ? { peer: this.daemon.peerAt(text(params, 'peer')) } : {};
+    return this.daemon.find(text(params, 'vm')).request(method, { ...params, ...peer });
   }
 
   /** With what concerns all VMs of this host. */

@@ -150,10 +150,10 @@ export class Daemon {
   }
 
   async start(request: StartRequest): Promise<VmChild> {
-    const { config, peer, auditEvery } = request;
+    const { config, auditEvery } = request;
     const { name } = config;
     this.checkArbiter();
-    if (peer !== null) this.checkPeer(peer);
+    const peer = request.peer === null ? null : this.peerAt(request.peer);
     const existing = this.families.get(name)?.current();
     if ((existing && !existing.ended) || this.starting.has(name))
       throw new HostError('ALREADY_RUNNING', `${name} is on this host already: see mirror status`);
@@ -196,13 +196,18 @@ export class Daemon {
     return child && !child.ended ? child : null;
   }
 
-  checkPeer(peer: string): void {
+  /** The address of a peer that is given by name or address; throws if it cannot be one. */
+  peerAt(text: string): string {
+    const peer = this.security.trust.byName(text)?.addresses[0] ?? text;
+    if (NAME.test(peer))
+      throw new HostError('NO_SUCH_HOST', `no host ${peer} is paired with this one: mirror hosts`);
     if (parseAddress(peer).port === 0) throw new HostError('BAD_ADDRESS', `${peer} has no port`);
     if (peer === this.address)
       throw new HostError('REFUSED', `${peer} is this host: a VM is mirrored to another one`);
     const route = this.security.routeTo(peer);
     if (route !== 'plain' && route.kind !== 'host')
       throw new HostError('REFUSED', `${peer} is a witness: a VM is mirrored to a host`);
+    return peer;
   }
 
   /** Before a VM starts that could never be recorded. */

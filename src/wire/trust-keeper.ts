@@ -119,6 +119,7 @@ export class TrustKeeper {
     try {
       checkGiver(token.fingerprint, certificate, target);
       this.checkName(certificate.name);
+      this.checkFree(target, certificate.name);
     } catch (error) {
       socket.destroy();
       throw error;
@@ -163,6 +164,17 @@ export class TrustKeeper {
     if (!HOST_NAME.test(name)) throw new TrustError('BAD_CERTIFICATE', 'its name is no name');
     if (name === this.security.name)
       throw new TrustError('NAME_TAKEN', `both hosts are named ${name}: give one another --name`);
+  }
+
+  /** Else the new one could never be dialled there. */
+  private checkFree(address: string, name: string): void {
+    const holder = this.security.trust.byAddress(address);
+    if (!holder || holder.name === name) return;
+    throw new TrustError(
+      'NAME_TAKEN',
+      `${address} belongs to ${holder.kind} ${holder.name} as far as is known here, not to ` +
+        `${name}: nothing was changed; if that one is gone, run mirror forget ${holder.name} first`,
+    );
   }
 
   // --- Keeping in touch -----------------------------------------------------------------------

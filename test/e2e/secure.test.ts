@@ -145,7 +145,7 @@ secure('by hand: pairing first, then nothing but TLS on any wire', async () => {
       recorder.beginnings.splice(0);
       toWitness.beginnings.splice(0);
       const vm = pool.writeVm(VM, {});
-      const started = await pool.mirror(a, ['start', vm, '--peer', b.address]);
+      const started = await pool.mirror(a, ['start', vm, '--peer', 'b']);
       assert.is(started.code, 0, started.stderr);
       assert.ok(recorder.beginnings.length >= 2, 'a question, and the connection of the VM');
       assert.ok(toWitness.beginnings.length >= 2);

@@ -190,7 +190,8 @@ given('of two starts of one VM at once, one is refused', async (scene) => {
   assert.is(await refused(scene.run(vm('web'))), 'ALREADY_RUNNING');
   assert.is(await refused(scene.run(vm('db'), scene.address)), 'REFUSED');
   assert.is(await refused(scene.run(vm('db'), '10.1.2.3:7701')), 'NOT_PAIRED');
-  assert.is(await refused(scene.run(vm('db'), 'nowhere')), 'BAD_ADDRESS');
+  assert.is(await refused(scene.run(vm('db'), 'NO/WHERE')), 'BAD_ADDRESS');
+  assert.is(await refused(scene.run(vm('db'), 'nowhere')), 'NO_SUCH_HOST');
 });
 
 given('a damaged memory of a VM is told, and not taken for none', async (scene) => {
@@ -259,6 +260,34 @@ given('the control socket is closed to others, and answers every fault', async (
     assert.is(await refused(client.vm('web', 'command', protect)), 'NOT_PAIRED');
   } finally {
     control.close();
+  }
+});
+
+daemons('a certificate that ends soon is told in the log and in each status', async () => {
+  const scene = new Scene();
+  const toMs = Date.now() + 10 * 86_400_000;
+  scene.security.identities.make('a', { fromMs: 0, toMs });
+  const control = { server: null as ControlServer | null };
+  try {
+    chmodSync(join(scene.dir, 'a'), 0o700);
+    await scene.start();
+    const day = new Date(toMs).toISOString().slice(0, 10);
+    const text = `the certificate of this host (a) expires on ${day}: run mirror rotate here`;
+    assert.is(scene.faults.at(-1), text);
+    const child = await scene.run(vm('web'));
+    await counts(child);
+    control.server = new ControlServer(scene.daemon);
+    const path = join(scene.dir, 'a', 'control.sock');
+    await control.server.listen(path);
+    const client = new ControlClient(path);
+    const status = await client.call<{ warnings: unknown[] }>('status', { vm: 'web' });
+    assert.equal(status.warnings, [{ code: 'CERT_EXPIRES', text }]);
+    await client.call('rotate');
+    const after = await client.call<{ warnings: unknown[] }>('status', { vm: 'web' });
+    assert.equal(after.warnings, []);
+  } finally {
+    control.server?.close();
+    await scene.close();
   }
 });
 

@@ -61,7 +61,7 @@ function answer(id: number, method: string, params: Record<string, unknown>): vo
     setTimeout(() => process.exit(0), 10);
   }
   const result = { name: init?.vmName, role: init?.role, start: init?.start, held: held !== null };
-  tell({ type: 'reply', id, result: { ...result, pid: process.pid } });
+  tell({ type: 'reply', id, result: { ...result, pid: process.pid, warnings: [] } });
 }
 
 process.on('message', (message: DaemonToVm, socket: Socket | undefined) => {

@@ -1,4 +1,4 @@
-/** A new key for a host, with its peers in reach or not, and connections that are up meanwhile. */
+/** Peers that come, go and change their keys, in reach or not, with connections up meanwhile. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { dialAnybody } from '../../src/wire/dial.js';
@@ -71,6 +71,21 @@ given('forced, who missed it must be paired anew', async (a, b) => {
   b.keeper.forget('a');
   await a.join(b);
   assert.is(await codeOf(b.ask(a)), '');
+});
+
+given('an address that belongs to another is not taken for a new peer', async (a, b) => {
+  const successor = await Member.start('b2');
+  try {
+    a.security.trust.learn('b', { address: successor.address, next: null });
+    const { token } = successor.keeper.token(60_000);
+    assert.is(await codeOf(a.keeper.join(successor.address, token)), 'NAME_TAKEN');
+    a.keeper.forget('b');
+    await a.keeper.join(successor.address, token);
+    assert.is(await codeOf(a.ask(successor)), '', 'the token was not used up');
+    assert.is(await codeOf(b.ask(a)), 'STRANGER', 'forgotten');
+  } finally {
+    successor.close();
+  }
 });
 
 const certOf = (member: Member) => member.security.identity().certificate;
