@@ -5,7 +5,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import type { ArbiterReply } from '../core/events.js';
-import type { Request } from '../wire/secure-door.js';
+import type { Line } from '../wire/line-exchange.js';
 import type { Peer } from '../wire/trust-store.js';
 import { HostError } from './host-error.js';
 import { NAME } from './vm-config.js';
@@ -28,7 +28,7 @@ export class Admission {
     this.read = read;
   }
 
-  async admit(peer: Peer, request: Request): Promise<string> {
+  async admit(peer: Peer, request: Line): Promise<string> {
     const { vmName, vmUuid, incarnation, generation } = request;
     if (typeof vmName !== 'string' || !NAME.test(vmName)) throw unclear();
     if (typeof vmUuid !== 'string' || !UUID.test(vmUuid)) throw unclear();

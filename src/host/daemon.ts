@@ -8,7 +8,8 @@ import { createServer, type AddressInfo, type Server } from 'node:net';
 import type { DirLock } from '../pool/dir-lock.js';
 import { openArbiter, parseArbiter, type Arbiter } from '../pool/arbiter.js';
 import { parseAddress } from '../wire/address.js';
-import { SecureDoor, type House, type Request } from '../wire/secure-door.js';
+import type { Line } from '../wire/line-exchange.js';
+import { SecureDoor, type House } from '../wire/secure-door.js';
 import { Security } from '../wire/security.js';
 import { TrustKeeper } from '../wire/trust-keeper.js';
 import type { Peer } from '../wire/trust-store.js';
@@ -311,7 +312,7 @@ export class Daemon {
     };
   }
 
-  private async ask(peer: Peer, request: Request): Promise<object> {
+  private async ask(peer: Peer, request: Line): Promise<object> {
     switch (request['op']) {
       case 'probe':
         return this.answer(String(request['vmUuid']), String(request['incarnation']));
@@ -323,7 +324,7 @@ export class Daemon {
   }
 
   /** Whoever will be refused hears why now, and not by being hung up on. */
-  private async permit(peer: Peer, request: Request): Promise<string> {
+  private async permit(peer: Peer, request: Line): Promise<string> {
     const ticket = await this.admission.admit(peer, request);
     this.checkStandby(String(request['vmName']), String(request['vmUuid']));
     return ticket;

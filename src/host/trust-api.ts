@@ -12,10 +12,10 @@ export async function answerTrust(
 ): Promise<unknown> {
   switch (method) {
     case 'token':
-      return keeper.token(tokenMs(params['forMs']));
+      return keeper.pairing.token(tokenMs(params['forMs']));
     case 'join': {
       const { address } = params;
-      const { name, kind, addresses } = await keeper.join(
+      const { name, kind, addresses } = await keeper.pairing.join(
         ...([typeof address === 'string' ? address : null, text(params, 'token')] as const),
       );
       return { name, kind, address: addresses[0] };

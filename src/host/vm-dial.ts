@@ -6,7 +6,7 @@
 import type { Socket } from 'node:net';
 import { connectTo, dialPinned, HANDSHAKE_MS_MAX } from '../wire/dial.js';
 import { askLine } from '../wire/line-exchange.js';
-import { encodePreamble, preambleOf, type Preamble } from '../wire/preamble.js';
+import { encodePreamble, preambleOf } from '../wire/preamble.js';
 import { checkPin, type Security } from '../wire/security.js';
 import { startTls } from '../wire/tls.js';
 import type { Peer } from '../wire/trust-store.js';
@@ -44,9 +44,9 @@ export async function dialVm(
     return { socket, peer: null };
   }
   const ticket = await askToStandBy(security, address, route, claim, deadlineMs);
-  const secured = { ...preamble, tls: true, ticket } satisfies Preamble;
-  const { socket, certificate } = await dialWith(security, address, secured, deadlineMs);
-  return proven(socket, () => checkPin(route, certificate), route.name);
+  const asked = { ...preamble, ticket };
+  const { socket } = await dialPinned(security, address, route, asked, deadlineMs);
+  return { socket, peer: route.name };
 }
 
 /** The standby's side of it, in the VM's process. */
@@ -58,7 +58,13 @@ export async function acceptVm(
   if (peer === null) return { socket: raw, peer: null };
   const identity = security.identity();
   const { socket, certificate } = await startTls(raw, 'server', identity, HANDSHAKE_MS_MAX);
-  return proven(socket, () => checkPin(peer, certificate), peer.name);
+  try {
+    checkPin(peer, certificate);
+  } catch (error) {
+    socket.destroy();
+    throw error;
+  }
+  return { socket, peer: peer.name };
 }
 
 async function askToStandBy(
@@ -74,25 +80,4 @@ async function askToStandBy(
   const { ticket } = await askLine(socket, request, HANDSHAKE_MS_MAX);
   if (typeof ticket === 'string') return ticket;
   throw new VmProcessError('DIAL_FAILED', `${address} gave no permission, and no reason`);
-}
-
-async function dialWith(
-  security: Security,
-  address: string,
-  preamble: Preamble,
-  deadlineMs: number,
-): ReturnType<typeof startTls> {
-  const raw = await connectTo(address, deadlineMs);
-  raw.write(encodePreamble(preamble));
-  return startTls(raw, 'client', security.identity(), HANDSHAKE_MS_MAX);
-}
-
-function proven(socket: Socket, check: () => void, peer: string): VmConnection {
-  try {
-    check();
-  } catch (error) {
-    socket.destroy();
-    throw error;
-  }
-  return { socket, peer };
 }

@@ -3,7 +3,7 @@ import { connect, type Socket } from 'node:net';
 import { parseAddress } from './address.js';
 import { encodePreamble, type Preamble } from './preamble.js';
 import { checkPin, type Security } from './security.js';
-import { startTls, TlsError, type Secured } from './tls.js';
+import { checkNotExpired, startTls, TlsError, type Secured } from './tls.js';
 import type { Peer } from './trust-store.js';
 
 /** A TLS handshake may wait for a process that has yet to start. */
@@ -42,9 +42,12 @@ export async function dialAnybody(
   preamble: Preamble,
   deadlineMs: number,
 ): Promise<Secured> {
+  const identity = security.identity();
+  // They would hang up without a word.
+  checkNotExpired(identity.certificate);
   const raw = await connectTo(address, deadlineMs);
   raw.write(encodePreamble({ ...preamble, tls: true }));
-  return startTls(raw, 'client', security.identity(), HANDSHAKE_MS_MAX);
+  return startTls(raw, 'client', identity, HANDSHAKE_MS_MAX);
 }
 
 /** This peer and nobody else. */

@@ -7,11 +7,16 @@ const LINE_BYTES_MAX = 16 << 10;
 /** Codes: BAD_LINE, LINE_TIMEOUT, LINE_CUT, and whatever the other side refused with. */
 export class ExchangeError extends MirrorError {}
 
+export type Line = Readonly<Record<string, unknown>>;
+
+/** A field of a line; empty if it is not there, or no text. */
+export function wordOf(line: Line, key: string): string {
+  const value = line[key];
+  return typeof value === 'string' ? value : '';
+}
+
 /** The next line, as an object; what follows it is dropped. */
-export function readLine(
-  socket: Socket,
-  deadlineMs: number,
-): Promise<Readonly<Record<string, unknown>>> {
+export function readLine(socket: Socket, deadlineMs: number): Promise<Line> {
   return new Promise((resolve, reject) => {
     let received = Buffer.alloc(0);
     const settle = (): void => {
@@ -71,7 +76,7 @@ export async function askLine(
   socket: Socket,
   request: object,
   deadlineMs: number,
-): Promise<Readonly<Record<string, unknown>>> {
+): Promise<Line> {
   try {
     writeLine(socket, request);
     const answer = await readLine(socket, deadlineMs);

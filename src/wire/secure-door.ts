@@ -8,7 +8,7 @@ import { MirrorError } from '../core/errors.js';
 import type { Certificate } from './certificate.js';
 import { HANDSHAKE_MS_MAX } from './dial.js';
 import { Doorway, sourceOf } from './doorway.js';
-import { answerLine, readLine } from './line-exchange.js';
+import { answerLine, readLine, type Line } from './line-exchange.js';
 import { PreambleError, readPreamble, type ReceivedPreamble } from './preamble.js';
 import { RefusalLog } from './refusal-log.js';
 import type { Security } from './security.js';
@@ -20,8 +20,6 @@ const PREAMBLE_MS_MAX = 5_000;
 const REQUEST_MS_MAX = 5_000;
 const LAST_WORDS_MS_MAX = 1_000;
 
-export type Request = Readonly<Record<string, unknown>>;
-
 /** What is behind the door; each may throw to refuse. */
 export interface House {
   /** A connection without TLS, where one is allowed. */
@@ -31,7 +29,7 @@ export interface House {
   /** A conversation with somebody who is known here. */
   known(socket: TLSSocket, peer: Peer): void;
   /** One request of somebody who is known here, and its answer. */
-  ask(peer: Peer, request: Request): Promise<object>;
+  ask(peer: Peer, request: Line): Promise<object>;
 }
 
 export interface DoorOptions {
@@ -120,9 +118,9 @@ export class SecureDoor {
     return peer ? `${peer.kind} ${peer.name} at ${source}` : source;
   }
 
-  private async answer(certificate: Certificate, request: Request): Promise<object> {
+  private async answer(certificate: Certificate, request: Line): Promise<object> {
     const { security, keeper, house } = this.options;
-    if (request['op'] === 'join') return keeper.joined(certificate, request);
+    if (request['op'] === 'join') return keeper.pairing.joined(certificate, request);
     const peer = security.recognise(certificate);
     if (request['op'] === 'exchange') return keeper.exchanged(peer, certificate, request);
     return house.ask(peer, request);

@@ -48,7 +48,7 @@ class Scene {
     for (const keeper of [this.daemon.keeper, this.a.keeper, this.c.keeper])
       await this.witness.admit(keeper);
     for (const { keeper } of [this.a, this.c])
-      await keeper.join(null, this.daemon.keeper.token(60_000).token);
+      await keeper.pairing.join(null, this.daemon.keeper.pairing.token(60_000).token);
     await this.record(1);
   }
 

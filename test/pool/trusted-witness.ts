@@ -24,7 +24,7 @@ export class TrustedWitness {
 
   /** `host` runs `mirror join` with a token of the witness. */
   async admit(host: TrustKeeper): Promise<void> {
-    await host.join(null, this.server.keeper.token(60_000).token);
+    await host.pairing.join(null, this.server.keeper.pairing.token(60_000).token);
   }
 
   connect(security?: Security, onFault?: (text: string) => void): WitnessClient {

@@ -77,10 +77,10 @@ given('an address that belongs to another is not taken for a new peer', async (a
   const successor = await Member.start('b2');
   try {
     a.security.trust.learn('b', { address: successor.address, next: null });
-    const { token } = successor.keeper.token(60_000);
-    assert.is(await codeOf(a.keeper.join(successor.address, token)), 'NAME_TAKEN');
+    const { token } = successor.keeper.pairing.token(60_000);
+    assert.is(await codeOf(a.keeper.pairing.join(successor.address, token)), 'NAME_TAKEN');
     a.keeper.forget('b');
-    await a.keeper.join(successor.address, token);
+    await a.keeper.pairing.join(successor.address, token);
     assert.is(await codeOf(a.ask(successor)), '', 'the token was not used up');
     assert.is(await codeOf(b.ask(a)), 'STRANGER', 'forgotten');
   } finally {

@@ -73,9 +73,9 @@ given('somebody else at the address of a peer hears nothing', async (a, b) => {
     a.security.trust.learn('b', { address, next: null });
     b.address = address;
     assert.is(await codeOf(a.ask(b)), 'STRANGER');
-    const { token } = b.keeper.token(60_000);
+    const { token } = b.keeper.pairing.token(60_000);
     const fresh = await Member.start('c');
-    assert.is(await codeOf(fresh.keeper.join(address, token)), 'STRANGER');
+    assert.is(await codeOf(fresh.keeper.pairing.join(address, token)), 'STRANGER');
     assert.equal(fresh.security.trust.peers(), []);
     fresh.close();
     assert.equal(heard, [], 'neither a request nor the proof of a token');
@@ -88,20 +88,20 @@ given('somebody else at the address of a peer hears nothing', async (a, b) => {
 given('a token that is replayed, expired or invented pairs nobody', async (_a, b) => {
   const [c, d] = [await Member.start('c'), await Member.start('d')];
   try {
-    const { token } = b.keeper.token(60_000);
-    await c.keeper.join(b.address, token);
+    const { token } = b.keeper.pairing.token(60_000);
+    await c.keeper.pairing.join(b.address, token);
     for (let i = 0; i < 5; i++)
-      assert.is(await codeOf(d.keeper.join(b.address, token)), 'TOKEN_USED');
-    assert.is(await codeOf(c.keeper.join(b.address, token)), 'TOKEN_USED');
-    const late = b.keeper.token(1).token;
+      assert.is(await codeOf(d.keeper.pairing.join(b.address, token)), 'TOKEN_USED');
+    assert.is(await codeOf(c.keeper.pairing.join(b.address, token)), 'TOKEN_USED');
+    const late = b.keeper.pairing.token(1).token;
     await until(1_000, 'its end', () => Date.now() % 50 > 10);
-    assert.is(await codeOf(d.keeper.join(b.address, late)), 'TOKEN_EXPIRED');
+    assert.is(await codeOf(d.keeper.pairing.join(b.address, late)), 'TOKEN_EXPIRED');
     assert.is(b.security.trust.byName('d'), null);
     assert.equal(d.security.trust.peers(), []);
     assert.is(b.said.filter((text) => /127.0.0.1: .* used before/.test(text)).length, 2, 'd and c');
     const namesake = await Member.start('c');
-    const other = b.keeper.token(60_000).token;
-    assert.is(await codeOf(namesake.keeper.join(b.address, other)), 'NAME_TAKEN');
+    const other = b.keeper.pairing.token(60_000).token;
+    assert.is(await codeOf(namesake.keeper.pairing.join(b.address, other)), 'NAME_TAKEN');
     namesake.close();
   } finally {
     c.close();
@@ -120,8 +120,13 @@ door('an expired certificate: refused at connect; what runs goes on', async () =
     const preamble = preambleOf('witness');
     const running = await dialAnybody(a.security, b.address, preamble, ANSWER_MS);
     await until(5_000, 'the end of its certificate', () => Date.now() > toMs + 10);
-    assert.is.not(await codeOf(a.ask(b)), '');
+    assert.is(await codeOf(a.ask(b)), 'EXPIRED', 'it knows itself');
     assert.is(await codeOf(b.ask(a)), 'EXPIRED');
+    const raw = await connectTo(b.address, ANSWER_MS);
+    raw.write(TLS_FOLLOWS);
+    const tried = startTls(raw, 'client', a.security.identity(), ANSWER_MS);
+    const { socket } = await tried;
+    await within(2_000, 'refused', new Promise((resolve) => socket.once('close', resolve)));
     assert.match(b.said.at(-1) ?? '', 'certificate of a has expired');
     assert.is(b.keeper.alarms()[0].code, 'CERT_EXPIRED');
     const echo = new Promise((resolve) => running.socket.once('data', resolve));

@@ -4,11 +4,11 @@ import { connect, createServer, type AddressInfo, type Server, type Socket } fro
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { MirrorError } from '../../src/core/errors.js';
-import { SecureDoor, type Request } from '../../src/wire/secure-door.js';
+import { SecureDoor } from '../../src/wire/secure-door.js';
 import { Security } from '../../src/wire/security.js';
 import { TrustKeeper } from '../../src/wire/trust-keeper.js';
 import { dialPinned } from '../../src/wire/dial.js';
-import { askLine } from '../../src/wire/line-exchange.js';
+import { askLine, type Line } from '../../src/wire/line-exchange.js';
 import { preambleOf } from '../../src/wire/preamble.js';
 import type { Validity } from '../../src/wire/certificate.js';
 import { within } from '../within.js';
@@ -24,7 +24,7 @@ export interface MemberOptions {
 export class Member {
   readonly dir = mkdtempSync(join(tmpdir(), 'mirror-trust-'));
   readonly said: string[] = [];
-  readonly asked: { peer: string; request: Request }[] = [];
+  readonly asked: { peer: string; request: Line }[] = [];
   /** Connections that came in plain and were let in. */
   readonly plain: Socket[] = [];
   readonly security: Security;
@@ -79,7 +79,7 @@ export class Member {
 
   /** `this` runs `mirror join` with a token of `giver`. */
   async join(giver: Member): Promise<void> {
-    await this.keeper.join(giver.address, giver.keeper.token(60_000).token);
+    await this.keeper.pairing.join(giver.address, giver.keeper.pairing.token(60_000).token);
   }
 
   /** Asks a peer something, as its daemon would. */
