@@ -1,9 +1,16 @@
 /** Paired hosts and a paired witness, as real processes: TLS everywhere, and keys that change. */
+import { readFileSync } from 'node:fs';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { freePort } from '../../src/cli/demo-pool.js';
-import { decodePreamble } from '../../src/wire/preamble.js';
+import type { Proposal } from '../../src/core/record.js';
+import { dialVm, type OwnerClaim } from '../../src/host/vm-dial.js';
+import { WitnessClient } from '../../src/pool/witness-client.js';
+import { dialAnybody } from '../../src/wire/dial.js';
+import { askLine } from '../../src/wire/line-exchange.js';
+import { decodePreamble, preambleOf } from '../../src/wire/preamble.js';
+import { codeOf, hungUpOn, Member } from '../wire/secure-rig.js';
 import { whatNamespacesNeed } from '../network/namespaces.js';
 import { testIf, until, within } from '../within.js';
 import { CLIENT_IP, makeLan } from './lan.js';
@@ -12,6 +19,7 @@ import { VM, rest, sceneTest, type Scene } from './scene.js';
 
 const secure = suite('secure');
 const TLS_HANDSHAKE = 0x16;
+const RSS_GROWTH_BYTES_MAX = 32 << 20;
 const PAIRED = { paired: true };
 
 async function served({ client }: Scene): Promise<void> {
@@ -89,6 +97,100 @@ sceneTest(
   },
   PAIRED,
 );
+
+sceneTest(
+  secure,
+  'garbage, a stranger and a known host that claims the VM, under load: nothing changes',
+  90_000,
+  async (play) => {
+    const { pool, a, b } = play;
+    const before = await pool.waitFor(a, VM, 'protected');
+    const ran = await pool.mirror(a, ['status', VM, '--json']);
+    const { vmUuid } = JSON.parse(ran.stdout) as { vmUuid: string };
+    const siege = await Siege.lay(pool, b, { vmUuid, generation: before.generation });
+    try {
+      await siege.storm(40);
+      const rssBefore = rssBytes(b);
+      await siege.storm(200);
+      assert.ok(rssBytes(b) - rssBefore < RSS_GROWTH_BYTES_MAX, 'no memory is taken');
+      await served(play);
+    } finally {
+      siege.end();
+    }
+    const after = await pool.status(a, VM);
+    assert.equal([after?.state, after?.generation], ['protected', before.generation]);
+    assert.is((await pool.status(b, VM))?.state, 'standby');
+    for (const name of ['b', 'witness']) {
+      const told = pool.log(name).split('\n').filter((line) => line.startsWith('refused'));
+      assert.ok(told.length > 0 && told.length < 10, told.join('\n'));
+      assert.ok(told.some((line) => line.includes('host c claims')), told.join('\n'));
+    }
+  },
+  PAIRED,
+);
+
+const rssBytes = ({ process }: Host): number => {
+  const status = readFileSync(`/proc/${process?.pid}/status`, 'utf8');
+  return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) << 10;
+};
+
+/** Host c is known to host b and to the witness; a stranger calls itself a. */
+class Siege {
+  private readonly b: Host;
+  private readonly ports: string[];
+  private readonly claim: OwnerClaim;
+  private readonly c: Member;
+  private readonly stranger: Member;
+  private readonly witness: WitnessClient;
+
+  private constructor(b: Host, ports: string[], claim: OwnerClaim, c: Member, stranger: Member) {
+    this.b = b;
+    this.ports = ports;
+    this.claim = claim;
+    this.c = c;
+    this.stranger = stranger;
+    this.witness = new WitnessClient(ports[1], { deadlineMs: 2_000, security: c.security });
+  }
+
+  static async lay(
+    pool: TestPool,
+    b: Host,
+    vm: { vmUuid: string; generation: number },
+  ): Promise<Siege> {
+    const [c, stranger] = [await Member.start('c'), await Member.start('a')];
+    const ports = [b.address, pool.witnessListens];
+    for (const [at, socket] of [b.socket, pool.witnessSocket].entries()) {
+      const given = await runMirror(['token', '--socket', socket], 10_000);
+      await c.keeper.pairing.join(ports[at], given.stdout.trim());
+    }
+    return new Siege(b, ports, { ...vm, vmName: VM, incarnation: 'c1' }, c, stranger);
+  }
+
+  async storm(rounds: number): Promise<void> {
+    const { claim, c } = this;
+    for (let round = 0; round < rounds; round += 1) {
+      for (const port of this.ports) await hungUpOn(port, 'MIRR\xff\xff and garbage');
+      const { vmUuid, generation } = claim;
+      assert.is(await codeOf(dialVm(c.security, this.b.address, claim, 2_000)), 'NOT_YOURS');
+      const theft: Proposal = {
+        ...{ vm: VM, vmUuid, generation: generation + 1, mode: 'solo', owner: 'c' },
+        ...{ ownerIncarnation: 'c1', peer: '', peerIncarnation: '', baseEpoch: 0, diskLegs: {} },
+      };
+      assert.is((await this.witness.cas(vmUuid, generation, theft)).outcome, 'unknown');
+      if (round % 10 > 0) continue;
+      const preamble = preambleOf('control');
+      const { security } = this.stranger;
+      const { socket } = await dialAnybody(security, this.b.address, preamble, 2_000);
+      assert.is(await codeOf(askLine(socket, { op: 'probe' }, 2_000)), 'STRANGER');
+    }
+  }
+
+  end(): void {
+    this.witness.close();
+    this.c.close();
+    this.stranger.close();
+  }
+}
 
 /** Passes everything on, and keeps how each connection began. */
 class Recorder {
