@@ -57,8 +57,8 @@ async function askSecurely(
   probe: Probe,
   deadlineMs: number,
 ): Promise<PeerAnswer> {
-  const preamble = preambleOf('control');
-  const { socket } = await dialPinned(security, address, peer, preamble, deadlineMs);
+  const call = { address, preamble: preambleOf('control'), deadlineMs };
+  const { socket } = await dialPinned(security, peer, call);
   const { vmUuid, incarnation } = probe;
   const answer = await askLine(socket, { op: 'probe', vmUuid, incarnation }, deadlineMs);
   const { alive, engines } = answer;

@@ -44,8 +44,9 @@ export async function dialVm(
     return { socket, peer: null };
   }
   const ticket = await askToStandBy(security, address, route, claim, deadlineMs);
-  const asked = { ...preamble, ticket };
-  const { socket } = await dialPinned(security, address, route, asked, deadlineMs);
+  const asked = { address, preamble: { ...preamble, ticket }, deadlineMs };
+  const call = { ...asked, handshakeMs: HANDSHAKE_MS_MAX };
+  const { socket } = await dialPinned(security, route, call);
   return { socket, peer: route.name };
 }
 
@@ -74,8 +75,8 @@ async function askToStandBy(
   claim: OwnerClaim,
   deadlineMs: number,
 ): Promise<string> {
-  const control = preambleOf('control');
-  const { socket } = await dialPinned(security, address, peer, control, deadlineMs);
+  const call = { address, preamble: preambleOf('control'), deadlineMs };
+  const { socket } = await dialPinned(security, peer, call);
   const request = { op: 'stand-by', ...claim };
   const { ticket } = await askLine(socket, request, HANDSHAKE_MS_MAX);
   if (typeof ticket === 'string') return ticket;

@@ -101,11 +101,12 @@ export class WitnessClient {
   }
 
   private async connect(): Promise<Socket> {
+    const { address } = this;
     const { security, deadlineMs } = this.options;
-    const route = security?.routeTo(this.address) ?? 'plain';
-    if (route === 'plain' || !security) return connectTo(this.address, deadlineMs);
-    const preamble = preambleOf('witness');
-    return (await dialPinned(security, this.address, route, preamble, deadlineMs)).socket;
+    const route = security?.routeTo(address) ?? 'plain';
+    if (route === 'plain' || !security) return connectTo(address, deadlineMs);
+    const call = { address, preamble: preambleOf('witness'), deadlineMs };
+    return (await dialPinned(security, route, call)).socket;
   }
 
   private listen(line: Line, socket: Socket): void {

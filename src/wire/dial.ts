@@ -6,8 +6,16 @@ import { checkPin, type Security } from './security.js';
 import { checkNotExpired, startTls, TlsError, type Secured } from './tls.js';
 import type { Peer } from './trust-store.js';
 
-/** A TLS handshake may wait for a process that has yet to start. */
+/** How long a handshake may take whose other side is a process that has yet to start. */
 export const HANDSHAKE_MS_MAX = 5_000;
+
+export interface Call {
+  readonly address: string;
+  readonly preamble: Preamble;
+  /** For the connection, and as long again for the TLS handshake unless told otherwise. */
+  readonly deadlineMs: number;
+  readonly handshakeMs?: number;
+}
 
 export function connectTo(address: string, deadlineMs: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
@@ -38,27 +46,23 @@ export function connectTo(address: string, deadlineMs: number): Promise<Socket> 
 /** Whoever answers, with the certificate that it shows. */
 export async function dialAnybody(
   security: Security,
-  address: string,
-  preamble: Preamble,
-  deadlineMs: number,
+  { address, preamble, deadlineMs, handshakeMs = deadlineMs }: Call,
 ): Promise<Secured> {
   const identity = security.identity();
   // They would hang up without a word.
   checkNotExpired(identity.certificate);
   const raw = await connectTo(address, deadlineMs);
   raw.write(encodePreamble({ ...preamble, tls: true }));
-  return startTls(raw, 'client', identity, HANDSHAKE_MS_MAX);
+  return startTls(raw, 'client', identity, handshakeMs);
 }
 
 /** This peer and nobody else. */
 export async function dialPinned(
   security: Security,
-  address: string,
   peer: Peer,
-  preamble: Preamble,
-  deadlineMs: number,
+  call: Call,
 ): Promise<Secured> {
-  const secured = await dialAnybody(security, address, preamble, deadlineMs);
+  const secured = await dialAnybody(security, call);
   try {
     checkPin(peer, secured.certificate);
   } catch (error) {

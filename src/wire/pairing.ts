@@ -56,8 +56,8 @@ export class Pairing {
     if (target === '')
       throw new TrustError('BAD_TOKEN', 'the token does not say where its host is: give HOST:PORT');
     const own = security.identity().certificate.fingerprint;
-    const preamble = preambleOf('control');
-    const { socket, certificate } = await dialAnybody(security, target, preamble, DIAL_MS_MAX);
+    const call = { address: target, preamble: preambleOf('control'), deadlineMs: DIAL_MS_MAX };
+    const { socket, certificate } = await dialAnybody(security, call);
     try {
       checkGiver(token.fingerprint, certificate, target);
       this.checkName(certificate.name);

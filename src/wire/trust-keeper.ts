@@ -138,8 +138,8 @@ export class TrustKeeper {
   private async exchangeAt(address: string, name: string): Promise<boolean> {
     const peer = this.security.trust.byName(name);
     if (!peer) return false;
-    const preamble = preambleOf('control');
-    const secured = await dialPinned(this.security, address, peer, preamble, DIAL_MS_MAX);
+    const call = { address, preamble: preambleOf('control'), deadlineMs: DIAL_MS_MAX };
+    const secured = await dialPinned(this.security, peer, call);
     const request = { op: 'exchange', ...this.news(name) };
     const answer = await askLine(secured.socket, request, ANSWER_MS_MAX);
     this.hear(peer, secured.certificate, answer);

@@ -9,8 +9,8 @@ import { dialVm, type OwnerClaim } from '../../src/host/vm-dial.js';
 import { WitnessClient } from '../../src/pool/witness-client.js';
 import { dialAnybody } from '../../src/wire/dial.js';
 import { askLine } from '../../src/wire/line-exchange.js';
-import { decodePreamble, preambleOf } from '../../src/wire/preamble.js';
-import { codeOf, hungUpOn, Member } from '../wire/secure-rig.js';
+import { decodePreamble } from '../../src/wire/preamble.js';
+import { callTo, codeOf, hungUpOn, Member } from '../wire/secure-rig.js';
 import { whatNamespacesNeed } from '../network/namespaces.js';
 import { testIf, until, within } from '../within.js';
 import { CLIENT_IP, makeLan } from './lan.js';
@@ -178,9 +178,7 @@ class Siege {
       };
       assert.is((await this.witness.cas(vmUuid, generation, theft)).outcome, 'unknown');
       if (round % 10 > 0) continue;
-      const preamble = preambleOf('control');
-      const { security } = this.stranger;
-      const { socket } = await dialAnybody(security, this.b.address, preamble, 2_000);
+      const { socket } = await dialAnybody(this.stranger.security, callTo(this.b));
       assert.is(await codeOf(askLine(socket, { op: 'probe' }, 2_000)), 'STRANGER');
     }
   }

@@ -12,10 +12,10 @@ import { probePeer } from '../../src/host/peer-control.js';
 import { dialVm, type OwnerClaim, type VmConnection } from '../../src/host/vm-dial.js';
 import { connectTo, dialPinned } from '../../src/wire/dial.js';
 import { askLine } from '../../src/wire/line-exchange.js';
-import { encodePreamble, preambleOf, type Preamble } from '../../src/wire/preamble.js';
+import { encodePreamble, type Preamble } from '../../src/wire/preamble.js';
 import { startTls } from '../../src/wire/tls.js';
 import { TrustedWitness } from '../pool/trusted-witness.js';
-import { ANSWER_MS, codeOf, hungUpOn, Member } from '../wire/secure-rig.js';
+import { ANSWER_MS, callTo, codeOf, hungUpOn, Member } from '../wire/secure-rig.js';
 import { until, within } from '../within.js';
 
 const vmEntry = fileURLToPath(new URL('./fake-vm.js', import.meta.url));
@@ -70,9 +70,7 @@ class Scene {
 
   async ticket(): Promise<string> {
     const known = this.a.security.trust.byName('b')!;
-    const preamble = preambleOf('control');
-    const { security } = this.a;
-    const { socket } = await dialPinned(security, this.address, known, preamble, ANSWER_MS);
+    const { socket } = await dialPinned(this.a.security, known, callTo(this));
     const answer = await askLine(socket, { op: 'stand-by', ...this.claim }, ANSWER_MS);
     return String(answer['ticket']);
   }

@@ -2,9 +2,8 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { dialAnybody } from '../../src/wire/dial.js';
-import { preambleOf } from '../../src/wire/preamble.js';
 import { within } from '../within.js';
-import { ANSWER_MS, codeOf, Member, pairOfHosts } from './secure-rig.js';
+import { callTo, codeOf, Member, pairOfHosts } from './secure-rig.js';
 
 const rotation = suite('rotation');
 
@@ -22,7 +21,7 @@ function given(name: string, play: (a: Member, b: Member) => Promise<void>): voi
 
 given('a new key counts at once, the old one no more, and what runs goes on', async (a, b) => {
   const old = a.security.identity();
-  const running = await dialAnybody(a.security, b.address, preambleOf('witness'), ANSWER_MS);
+  const running = await dialAnybody(a.security, callTo(b, 'witness'));
   const { done, waitingFor, fingerprint } = await a.keeper.rotate(false);
   assert.equal([done, waitingFor], [true, []]);
   assert.is(a.fingerprint, fingerprint);

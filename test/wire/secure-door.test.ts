@@ -10,7 +10,7 @@ import { askLine } from '../../src/wire/line-exchange.js';
 import { encodePreamble, preambleOf, readPreamble } from '../../src/wire/preamble.js';
 import { startTls } from '../../src/wire/tls.js';
 import { until, within } from '../within.js';
-import { ANSWER_MS, codeOf, hungUpOn, Member, pairOfHosts } from './secure-rig.js';
+import { ANSWER_MS, callTo, codeOf, hungUpOn, Member, pairOfHosts } from './secure-rig.js';
 
 const door = suite('secure door');
 const CONTROL = preambleOf('control');
@@ -30,7 +30,7 @@ function given(name: string, play: (a: Member, b: Member) => Promise<void>): voi
 }
 
 const ask = async (as: Member, whom: Member): Promise<unknown> => {
-  const { socket } = await dialAnybody(as.security, whom.address, CONTROL, ANSWER_MS);
+  const { socket } = await dialAnybody(as.security, callTo(whom));
   return askLine(socket, { op: 'greet' }, ANSWER_MS);
 };
 
@@ -117,8 +117,7 @@ door('an expired certificate: refused at connect; what runs goes on', async () =
     await a.join(b);
     assert.equal(await a.ask(b), { heard: 'greet' });
     assert.is(b.keeper.alarms()[0].code, 'CERT_EXPIRES');
-    const preamble = preambleOf('witness');
-    const running = await dialAnybody(a.security, b.address, preamble, ANSWER_MS);
+    const running = await dialAnybody(a.security, callTo(b, 'witness'));
     await until(5_000, 'the end of its certificate', () => Date.now() > toMs + 10);
     assert.is(await codeOf(a.ask(b)), 'EXPIRED', 'it knows itself');
     assert.is(await codeOf(b.ask(a)), 'EXPIRED');
@@ -185,7 +184,7 @@ given('garbage and oversize: hung up on, told once, nobody harmed', async (
 
 given('oversize and garbage inside TLS are refused too', async (a, b) => {
   for (const text of ['x'.repeat(1 << 20), 'no json\n', '[1,2]\n', '{"op":7}\n', '\n']) {
-    const { socket } = await dialAnybody(a.security, b.address, CONTROL, ANSWER_MS);
+    const { socket } = await dialAnybody(a.security, callTo(b));
     const over = new Promise((resolve) => socket.once('close', resolve));
     socket.on('error', () => {});
     socket.resume();
@@ -275,7 +274,7 @@ door('the alarm is raised thirty days before the end, for this host and its peer
 given('a peer may announce no key but its own', async (a, b) => {
   const announce = async (name: string): Promise<string> => {
     const { der } = makeCertificate(name, { fromMs: 0, toMs: Date.now() + DAY_MS }).certificate;
-    const { socket } = await dialAnybody(a.security, b.address, CONTROL, ANSWER_MS);
+    const { socket } = await dialAnybody(a.security, callTo(b));
     const request = { op: 'exchange', address: '', pinned: [], next: der.toString('base64') };
     return codeOf(askLine(socket, request, ANSWER_MS));
   };

@@ -86,8 +86,7 @@ export class Member {
   async ask(peer: Member): Promise<unknown> {
     const known = this.security.trust.byName(peer.security.name);
     if (!known) throw new Error('not paired');
-    const preamble = preambleOf('control');
-    const { socket } = await dialPinned(this.security, peer.address, known, preamble, ANSWER_MS);
+    const { socket } = await dialPinned(this.security, known, callTo(peer));
     return askLine(socket, { op: 'greet' }, ANSWER_MS);
   }
 
@@ -97,6 +96,10 @@ export class Member {
     for (const socket of this.sockets) socket.destroy();
     rmSync(this.dir, { recursive: true, force: true });
   }
+}
+
+export function callTo({ address }: { address: string }, kind: 'control' | 'witness' = 'control') {
+  return { address, preamble: preambleOf(kind), deadlineMs: ANSWER_MS };
 }
 
 /** Hosts a and b that know each other. */
