@@ -3,6 +3,7 @@ import type { TrustKeeper } from '../wire/trust-keeper.js';
 import { ControlSocket, text, type Params } from './control-socket.js';
 import { HostError } from './host-error.js';
 
+const OF_A_WITNESS = ['token', 'hosts', 'rotate', 'forget'];
 const TOKEN_MS = { standard: 600_000, max: 86_400_000 };
 
 export async function answerTrust(
@@ -50,6 +51,8 @@ export class WitnessControl extends ControlSocket {
   protected carryOut(method: string, params: Params): Promise<unknown> {
     if (method === 'join')
       throw new HostError('REFUSED', 'a witness joins nobody: run mirror token here, join there');
+    if (!OF_A_WITNESS.includes(method))
+      throw new HostError('BAD_REQUEST', 'this is a witness: it runs no VMs, ask a host');
     return answerTrust(this.keeper, method, params);
   }
 }
