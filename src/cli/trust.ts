@@ -16,6 +16,17 @@ import {
 
 const clientOf = (input: Input): ControlClient => new ControlClient(socketOf(input));
 
+interface Joined {
+  readonly name: string;
+  readonly kind: string;
+  readonly address: string;
+  readonly alarms: readonly Alarm[];
+}
+
+function sayAlarms(alarms: readonly Alarm[]): void {
+  for (const { text } of alarms) process.stderr.write(`${text}\n`);
+}
+
 const TOKEN_MS_STANDARD = 600_000;
 
 export const token: Command = {
@@ -51,11 +62,9 @@ export const join: Command = {
     if (more.length > 0) throw new UsageError(`too many arguments: ${more.join(' ')}`);
     if (address !== undefined) parseAddress(address);
     const asked = { address: address ?? null, token: need(input, 'token') };
-    const peer = await clientOf(input).call<{ name: string; kind: string; address: string }>(
-      'join',
-      asked,
-    );
+    const peer = await clientOf(input).call<Joined>('join', asked);
     print(input, `paired with ${peer.kind} ${peer.name} at ${peer.address}`, peer);
+    sayAlarms(peer.alarms);
     return 0;
   },
 };
@@ -69,7 +78,7 @@ export const hosts: Command = {
     noArgs(input);
     const told = await clientOf(input).call<{ hosts: PeerRow[]; alarms: Alarm[] }>('hosts');
     print(input, told.hosts.map(row).join('\n'), told);
-    for (const { text } of told.alarms) process.stderr.write(`${text}\n`);
+    sayAlarms(told.alarms);
     return 0;
   },
 };

@@ -77,7 +77,9 @@ export class Daemon {
       ...{ deadlineMs: config.detectMs, security, onFault: say },
     });
     this.admission = new Admission((vmUuid) => this.arbiter.read(vmUuid));
-    this.keeper = new TrustKeeper({ security, kind: 'host', address: () => this.address, say });
+    const needs = this.witnessAddresses();
+    const address = (): string => this.address;
+    this.keeper = new TrustKeeper({ security, kind: 'host', address, needs, say });
     this.door = new SecureDoor({ security, keeper: this.keeper, house: this.house(), say });
     this.server = createServer((socket) => void this.door.accept(socket));
     this.server.maxConnections = CONNECTIONS_MAX;
@@ -213,8 +215,12 @@ export class Daemon {
 
   /** Before a VM starts that could never be recorded. */
   private checkArbiter(): void {
+    for (const address of this.witnessAddresses()) this.security.routeTo(address);
+  }
+
+  private witnessAddresses(): string[] {
     const spec = parseArbiter(this.config.arbiter);
-    if (spec.kind === 'witness') this.security.routeTo(spec.address);
+    return spec.kind === 'witness' ? [spec.address] : [];
   }
 
   /** Where the processes of this machine reach its daemon. */

@@ -19,7 +19,7 @@ export async function answerTrust(
       const { name, kind, addresses } = await keeper.pairing.join(
         ...([typeof address === 'string' ? address : null, text(params, 'token')] as const),
       );
-      return { name, kind, address: addresses[0] };
+      return { name, kind, address: addresses[0], alarms: keeper.alarms() };
     }
     case 'hosts':
       return { hosts: await keeper.hosts(), alarms: keeper.alarms() };

@@ -26,6 +26,8 @@ export interface PairingOptions {
   readonly kind: PeerKind;
   /** Where peers can dial it; empty: only they know. */
   readonly address: () => string;
+  /** Addresses without which this host is of no use. */
+  readonly needs?: readonly string[];
   readonly say: (text: string) => void;
 }
 

@@ -24,7 +24,7 @@ const PINS_TOLD_MAX = 4;
 
 
 export interface Alarm {
-  readonly code: 'CERT_EXPIRES' | 'CERT_EXPIRED';
+  readonly code: 'CERT_EXPIRES' | 'CERT_EXPIRED' | 'NOT_PAIRED';
   readonly text: string;
 }
 
@@ -199,7 +199,21 @@ export class TrustKeeper {
       ...{ who: `${peer.kind} ${peer.name}`, where: 'there' },
       endMs: Date.parse(peer.pins.at(-1)?.notAfter ?? ''),
     }));
-    return [own, ...others].flatMap(({ who, where, endMs }) => alarmOf(who, where, endMs));
+    const ends = [own, ...others].flatMap(({ who, where, endMs }) => alarmOf(who, where, endMs));
+    return [...(this.options.needs ?? []).flatMap((address) => this.unpaired(address)), ...ends];
+  }
+
+  private unpaired(address: string): Alarm[] {
+    try {
+      this.security.routeTo(address);
+      return [];
+    } catch (error) {
+      if (!(error instanceof TrustError)) throw error;
+      const text =
+        `the arbiter at ${address} is not paired with this host: no VM can start or change hosts ` +
+        `here; run mirror token there, and here mirror join ${address} --token T`;
+      return [{ code: 'NOT_PAIRED', text }];
+    }
   }
 
   private alarm(): void {

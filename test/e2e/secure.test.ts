@@ -299,6 +299,7 @@ async function betweenNamespaces(): Promise<void> {
     const early = await pool.mirror(a, ['start', vm, '--peer', b.address]);
     assert.is(early.code, 4);
     assert.match(early.stderr, `${CLIENT_IP}:7710 is not paired with this host: nothing was done`);
+    assert.match(pool.log('a'), `the arbiter at ${CLIENT_IP}:7710 is not paired with this host`);
     await pool.pairAll();
     const started = await pool.mirror(a, ['start', vm, '--peer', b.address]);
     assert.is(started.code, 0, started.stderr);

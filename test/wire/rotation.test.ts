@@ -2,6 +2,7 @@
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import { dialAnybody } from '../../src/wire/dial.js';
+import { TrustKeeper } from '../../src/wire/trust-keeper.js';
 import { within } from '../within.js';
 import { callTo, codeOf, Member, pairOfHosts } from './secure-rig.js';
 
@@ -70,6 +71,22 @@ given('forced, who missed it must be paired anew', async (a, b) => {
   b.keeper.forget('a');
   await a.join(b);
   assert.is(await codeOf(b.ask(a)), '');
+});
+
+given('an arbiter that is not paired yet is an alarm, until it is', async (a) => {
+  const witness = await Member.start('w');
+  const needs = [witness.address];
+  const keeper = new TrustKeeper({
+    ...{ security: a.security, kind: 'host', needs, address: () => a.address, say: () => {} },
+  });
+  try {
+    assert.is(keeper.alarms()[0].code, 'NOT_PAIRED');
+    assert.match(keeper.alarms()[0].text, `mirror join ${witness.address} --token T`);
+    await a.join(witness);
+    assert.equal(keeper.alarms(), []);
+  } finally {
+    witness.close();
+  }
 });
 
 given('an address that belongs to another is not taken for a new peer', async (a, b) => {
