@@ -8,17 +8,14 @@ import { createServer, type AddressInfo, type Server } from 'node:net';
 import type { DirLock } from '../pool/dir-lock.js';
 import { openArbiter, parseArbiter, type Arbiter } from '../pool/arbiter.js';
 import { parseAddress } from '../wire/address.js';
-import type { Line } from '../wire/line-exchange.js';
 import { SecureDoor, type House } from '../wire/secure-door.js';
 import { Security } from '../wire/security.js';
 import { TrustKeeper } from '../wire/trust-keeper.js';
-import type { Peer } from '../wire/trust-store.js';
 import { Admission } from './admission.js';
 import type { HostConfig } from './host-config.js';
 import { HostError } from './host-error.js';
+import { houseOf } from './household.js';
 import { OrphanWatch } from './orphan-watch.js';
-import { whatQemuNeeds } from '../machine/qemu/qemu-host.js';
-import { answerPlainly, type PeerAnswer } from './peer-control.js';
 import { claimStateDir } from './state-dir.js';
 import { VmChild } from './vm-child.js';
 import { NAME, type VmConfig } from './vm-config.js';
@@ -302,43 +299,13 @@ export class Daemon {
   }
 
   private house(): House {
-    return {
-      plain: (socket, { kind, vmUuid, vmName, rest }) => {
-        if (kind === 'control') answerPlainly(socket, this.answer(vmUuid, vmName));
-        else this.standbyFor(vmName, vmUuid).handOver(socket, rest, null);
-      },
-      vm: (socket, { ticket, rest }) => {
-        const { vmName, vmUuid, peer } = this.admission.take(ticket);
-        this.standbyFor(vmName, vmUuid).handOver(socket, rest, peer);
-      },
-      known: () => {
-        throw new HostError('BAD_REQUEST', 'this is a host: it is no witness');
-      },
-      ask: (peer, request) => this.ask(peer, request),
-    };
-  }
-
-  private async ask(peer: Peer, request: Line): Promise<object> {
-    switch (request['op']) {
-      case 'probe':
-        return this.answer(String(request['vmUuid']), String(request['incarnation']));
-      case 'stand-by':
-        return { ticket: await this.permit(peer, request) };
-      default:
-        throw new HostError('BAD_REQUEST', 'a request that is not known here');
-    }
-  }
-
-  /** Whoever will be refused hears why now, and not by being hung up on. */
-  private async permit(peer: Peer, request: Line): Promise<string> {
-    const ticket = await this.admission.admit(peer, request);
-    this.checkStandby(String(request['vmName']), String(request['vmUuid']));
-    return ticket;
-  }
-
-  private answer(vmUuid: string, incarnation: string): PeerAnswer {
-    const engines = whatQemuNeeds() === '' ? ['v86', 'qemu'] : ['v86'];
-    return { alive: this.isAlive(vmUuid, incarnation), host: this.config.name, engines };
+    return houseOf({
+      host: this.config.name,
+      admission: this.admission,
+      isAlive: (vmUuid, incarnation) => this.isAlive(vmUuid, incarnation),
+      checkStandby: (vmName, vmUuid) => this.checkStandby(vmName, vmUuid),
+      standbyFor: (vmName, vmUuid) => this.standbyFor(vmName, vmUuid),
+    });
   }
 
   private isAlive(vmUuid: string, incarnation: string): boolean | 'unknown' {

@@ -1,0 +1,61 @@
+/** What a host does for those who come through its door: probes, permissions, standbys. */
+import { whatQemuNeeds } from '../machine/qemu/qemu-host.js';
+import type { Line } from '../wire/line-exchange.js';
+import type { House } from '../wire/secure-door.js';
+import type { Peer } from '../wire/trust-store.js';
+import type { Admission } from './admission.js';
+import { HostError } from './host-error.js';
+import { answerPlainly, type PeerAnswer } from './peer-control.js';
+import type { VmChild } from './vm-child.js';
+
+/** What this needs of the daemon. */
+export interface Household {
+  readonly host: string;
+  readonly admission: Admission;
+  isAlive(vmUuid: string, incarnation: string): boolean | 'unknown';
+  /** Throws if no standby could be made. */
+  checkStandby(vmName: string, vmUuid: string): void;
+  standbyFor(vmName: string, vmUuid: string): VmChild;
+}
+
+export function houseOf(household: Household): House {
+  const { admission } = household;
+  return {
+    plain: (socket, { kind, vmUuid, vmName, rest }) => {
+      if (kind === 'control') answerPlainly(socket, answer(household, vmUuid, vmName));
+      else household.standbyFor(vmName, vmUuid).handOver(socket, rest, null);
+    },
+    vm: (socket, { ticket, rest }) => {
+      const { vmName, vmUuid, peer } = admission.take(ticket);
+      household.standbyFor(vmName, vmUuid).handOver(socket, rest, peer);
+    },
+    known: () => {
+      throw new HostError('BAD_REQUEST', 'this is a host: it is no witness');
+    },
+    ask: (peer, request) => ask(household, peer, request),
+  };
+}
+
+async function ask(household: Household, peer: Peer, request: Line): Promise<object> {
+  switch (request['op']) {
+    case 'probe':
+      return answer(household, String(request['vmUuid']), String(request['incarnation']));
+    case 'stand-by':
+      return { ticket: await permit(household, peer, request) };
+    default:
+      throw new HostError('BAD_REQUEST', 'a request that is not known here');
+  }
+}
+
+/** Whoever will be refused hears why now, and not by being hung up on. */
+async function permit(household: Household, peer: Peer, request: Line): Promise<string> {
+  const ticket = await household.admission.admit(peer, request);
+  household.checkStandby(String(request['vmName']), String(request['vmUuid']));
+  return ticket;
+}
+
+/** A probe without a VM asks for nothing but the engines. */
+function answer({ host, isAlive }: Household, vmUuid: string, incarnation: string): PeerAnswer {
+  const engines = whatQemuNeeds() === '' ? ['v86', 'qemu'] : ['v86'];
+  return { alive: isAlive(vmUuid, incarnation), host, engines };
+}
