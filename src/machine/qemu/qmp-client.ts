@@ -11,6 +11,8 @@ const ANSWER_MS_MAX = 5_000;
 export interface QmpEvent {
   readonly event: string;
   readonly data: Record<string, unknown>;
+  /** By QEMU's clock of the day, in `ms`. */
+  readonly atMs: number;
 }
 
 interface Greeting {
@@ -21,6 +23,7 @@ interface Message {
   readonly QMP?: Greeting;
   readonly event?: string;
   readonly data?: Record<string, unknown>;
+  readonly timestamp?: { readonly seconds: number; readonly microseconds: number };
   readonly id?: number;
   readonly return?: unknown;
   readonly error?: { readonly class: string; readonly desc: string };
@@ -111,9 +114,13 @@ export class QmpClient {
       return;
     }
     if (message.QMP) this.onGreeting?.(message.QMP);
-    else if (message.event !== undefined)
-      this.onEvent?.({ event: message.event, data: message.data ?? {} });
+    else if (message.event !== undefined) this.tell(message.event, message);
     else this.settle(message);
+  }
+
+  private tell(event: string, { data = {}, timestamp }: Message): void {
+    const { seconds, microseconds } = timestamp ?? { seconds: 0, microseconds: 0 };
+    this.onEvent?.({ event, data, atMs: seconds * 1_000 + microseconds / 1_000 });
   }
 
   private settle(message: Message): void {
