@@ -227,6 +227,7 @@ export class QemuMachine implements Machine {
     qemu.onExit = (error) => this.fail(error);
     qemu.qmp.onFailure = (error) => this.fail(error);
     qemu.qmp.onEvent = (event) => this.heard(event);
+    qemu.qmp.watch();
     return qemu;
   }
 

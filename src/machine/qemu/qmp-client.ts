@@ -7,6 +7,7 @@ import { QemuError } from './qemu-error.js';
 
 const LINE_BYTES_MAX = 4 << 20;
 const ANSWER_MS_MAX = 5_000;
+const WATCH_MS = 1_000;
 
 export interface QmpEvent {
   readonly event: string;
@@ -46,6 +47,7 @@ export class QmpClient {
   private text = '';
   private nextId = 1;
   private failure: QemuError | null = null;
+  private watching: NodeJS.Timeout | undefined;
   private onGreeting: ((greeting: Greeting) => void) | null = null;
 
   private constructor(socket: Socket) {
@@ -85,6 +87,14 @@ export class QmpClient {
       this.waiting.set(id, { command, timer, resolve, reject });
       this.socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
     });
+  }
+
+  /** Asks now and then, so that a QEMU that answers no more is noticed though nobody needs it. */
+  watch(): void {
+    this.watching = setInterval(() => {
+      if (this.waiting.size === 0) this.execute('query-status').catch(() => {});
+    }, WATCH_MS);
+    this.watching.unref();
   }
 
   close(): void {
@@ -136,6 +146,7 @@ export class QmpClient {
   private fail(error: QemuError): void {
     if (this.failure) return;
     this.failure = error;
+    clearInterval(this.watching);
     for (const { timer, reject } of this.waiting.values()) {
       clearTimeout(timer);
       reject(error);
