@@ -4,7 +4,8 @@
  * decision.
  */
 import type { Gate } from '../gate/gate.js';
-import type { CaptureBuffer, Machine } from '../machine/machine.js';
+import { CaptureOverflow } from '../machine/capture-overflow.js';
+import type { CaptureBuffer, CaptureResult, Machine, PageRange } from '../machine/machine.js';
 import type { Encoder } from './encoder.js';
 import { EpochFigures } from './figures.js';
 import type { RunControl } from './run-control.js';
@@ -65,6 +66,7 @@ export class EpochLoop {
   private readonly listener: EpochListener;
   private readonly control: RunControl;
   private queue: Promise<void> = Promise.resolve();
+  private lastPageCount = 0;
 
   constructor(
     machine: Machine,
@@ -109,11 +111,11 @@ export class EpochLoop {
 
   private async runEpoch(order: EpochOrder): Promise<void> {
     if (order.base) this.startSync();
-    const slot = await this.freeSlot();
+    const slot = await this.freeSlot(this.lastPageCount);
     const range = this.sweep.next(order.final);
     await this.control.hold('capture');
     const output = this.gate.cut(order.epoch, order.base);
-    const result = await this.machine.capture(slot, range, !order.hold);
+    const { into, result } = await this.capture(slot, range, !order.hold);
     if (!order.hold) this.control.captured(result.goesOn);
     this.sweep.advance(range);
     this.figures.captured(order.epoch, result);
@@ -123,7 +125,26 @@ export class EpochLoop {
       complete: this.sweep.complete,
       ready: this.sweep.restFitsOneEpoch,
     });
-    await this.encode(order, slot, output);
+    await this.encode(order, into, output);
+  }
+
+  /** If the pages do not fit the slot, the VM waits for the one that they fit. */
+  private async capture(
+    slot: CaptureBuffer,
+    range: PageRange | null,
+    andGoOn: boolean,
+  ): Promise<{ into: CaptureBuffer; result: CaptureResult }> {
+    let into = slot;
+    try {
+      return { into, result: await this.machine.capture(into, range, andGoOn) };
+    } catch (error) {
+      this.encoder.putBack(into);
+      if (!(error instanceof CaptureOverflow)) throw error;
+      into = await this.freeSlot(error.pageCount);
+      return { into, result: await this.machine.capture(into, range, andGoOn) };
+    } finally {
+      this.lastPageCount = into.pageCount;
+    }
   }
 
   private startSync(): void {
@@ -149,10 +170,10 @@ export class EpochLoop {
   }
 
   /** A slot is free as soon as the worker has encoded the epoch that used it. */
-  private async freeSlot(): Promise<CaptureBuffer> {
+  private async freeSlot(pagesMin: number): Promise<CaptureBuffer> {
     const endAt = Date.now() + SLOT_WAIT_MS_MAX;
     for (;;) {
-      const slot = this.encoder.takeSlot();
+      const slot = this.encoder.takeSlot(pagesMin);
       if (slot) return slot;
       if (Date.now() > endAt) throw new Error('no capture slot became free: the encoder is stuck');
       await new Promise((resolve) => setTimeout(resolve, 1));
