@@ -29,7 +29,7 @@ export class VmRequestError extends MirrorError {}
 
 /** glibc keeps what is freed, for each thread apart: tens of MB after a dirty storm. Not so here. */
 const FRUGAL = {
-  MALLOC_ARENA_MAX: '2',
+  MALLOC_ARENA_MAX: '1',
   MALLOC_TRIM_THRESHOLD_: String(256 << 10),
   MALLOC_MMAP_THRESHOLD_: String(256 << 10),
 };
