@@ -11,6 +11,7 @@ import { parseAddress } from '../wire/address.js';
 import { readPreamble } from '../wire/preamble.js';
 import { requireSecure, type HostConfig } from './host-config.js';
 import { HostError } from './host-error.js';
+import { faultsOfDisks } from './local-disks.js';
 import { OrphanWatch } from './orphan-watch.js';
 import { whatQemuNeeds } from '../machine/qemu/qemu-host.js';
 import { answerProbe } from './peer-control.js';
@@ -324,5 +325,7 @@ async function bootFilesThere(config: VmConfig): Promise<void> {
       faults.push(`boot.${key}: cannot read ${path}: nothing was started`);
     });
   }
+  for (const fault of await faultsOfDisks(config.disks))
+    faults.push(`${fault}: nothing was started`);
   if (faults.length > 0) throw new ConfigError(faults);
 }

@@ -19,6 +19,7 @@ import { Replica } from '../replica/replica.js';
 import { loadFrameCodec, type FrameCodec } from '../wire/frame.js';
 import { chooseEngine } from './engine-choice.js';
 import { FileStore } from './file-store.js';
+import { refuseUnsafeDisks } from './local-disks.js';
 import { MachineSource } from './machine-source.js';
 import { NoteStore } from './note-store.js';
 import { probePeer } from './peer-control.js';
@@ -157,11 +158,17 @@ export class VmProcess {
       waiting.push((error) => {
         if (error !== null) return reject(new VmProcessError('REFUSED', error));
         if (command.type === 'protect') this.peerIs(command.peer);
-        if (command.type === 'unprotect') this.peerIs(null);
+        if (command.type === 'unprotect') this.unprotected();
         resolve();
       });
       this.driver.dispatch({ type: 'command', command });
     });
+  }
+
+  /** What was allowed of its disks was so for the mirror that there is no more. */
+  private unprotected(): void {
+    this.source.allowUnsafeDisks(false);
+    this.peerIs(null);
   }
 
   private coreConfig(): CoreConfig {
@@ -361,6 +368,8 @@ export class VmProcess {
     this.peerIs(peer);
     try {
       const { vmName, vmUuid, host } = this.init;
+      const { config } = this.source.description;
+      refuseUnsafeDisks(config, config.unsafeDisks, 'It was not mirrored');
       const socket = await dialPeer(peer, { name: vmName, uuid: vmUuid }, host.detectMs);
       const link = new VmLink(socket, this.codec);
       const { specJson, files, contents } = this.source.offer();
@@ -389,7 +398,7 @@ export class VmProcess {
       link.accepted();
     } catch (error) {
       const { message } = describe(error);
-      link.refuse(message);
+      link.refuse(`host ${this.init.host.name}: ${message}`);
       this.warn('OFFER_FAILED', message);
       // A standby lives for one connection: without it there is nothing to wait for.
       if (this.links.size === 0 && !this.primary) this.exit('released');

@@ -20,6 +20,7 @@ import { CaptureOverflow } from '../capture-overflow.js';
 import type { CaptureDriver, DriverCapture } from './capture-driver.js';
 import { CaptureThread } from './capture-thread.js';
 import { ColoDriver } from './colo-driver.js';
+import { onceUnlocked, takeImagesBack } from './disk-lock.js';
 import { decodeDeviceImage, encodeDeviceImage } from './device-image.js';
 import {
   forgetMigration,
@@ -117,12 +118,14 @@ export class QemuMachine implements Machine {
   async boot(): Promise<void> {
     this.expect('boot', 'created');
     const { kernel } = this.spec;
-    if (!isLinux(kernel) && !isMultiboot(kernel))
+    if (kernel && !isLinux(kernel) && !isMultiboot(kernel))
       throw new MirrorError('kernel', 'the kernel is neither a multiboot ELF nor a bzImage');
     const qemu = await this.launch('boot');
     const { server, path } = await qemu.listen('template.sock');
     this.template = await takeTemplate(qemu.qmp, server, path);
-    if (this.options.driver.name === 'colo') await forgetMigration(qemu.qmp);
+    const writes = this.spec.disks.some(({ readOnly }) => !readOnly);
+    if (writes) await takeImagesBack(qemu.qmp);
+    if (writes || this.options.driver.name === 'colo') await forgetMigration(qemu.qmp);
     await this.startThread();
     this.standStill(qemu);
   }
@@ -158,7 +161,7 @@ export class QemuMachine implements Machine {
     this.lagMs += nowMs() - this.stillSinceMs;
     this.work.begin();
     this.still = false;
-    this.continuing = this.captureDriver().cont();
+    this.continuing = onceUnlocked(() => this.captureDriver().cont());
     this.continuing.catch((error: Error) => this.fail(error));
   }
 

@@ -58,7 +58,7 @@ export class QemuProcess {
     this.dir = dir;
     this.servers = servers;
     this.deviceStateFd = memoryFile('mirror-devices');
-    const boot = [spec.kernel, ...(spec.initrd ? [spec.initrd] : [])].map(fileOf);
+    const boot = [spec.kernel, spec.initrd].filter((bytes) => bytes !== null).map(fileOf);
     this.child = spawn(
       'setpriv',
       ['--pdeathsig', 'KILL', '--', QEMU_BINARY, ...qemuArgs(spec, accelerator, role)],
