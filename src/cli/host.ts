@@ -10,6 +10,7 @@ import { EthernetSwitch } from '../network/switch.js';
 import { WitnessServer } from '../pool/witness-server.js';
 import {
   optionalCount,
+  sizeOption,
   listenAddress,
   noArgs,
   print,
@@ -46,6 +47,7 @@ function settingsOf(input: Input): HostSettings {
     stateDir: textOption(input, 'state-dir'),
     detectMs: optionalCount(input, 'detect-ms'),
     insecure: input.options['insecure'] === true ? true : undefined,
+    memory: sizeOption(input, 'memory'),
   };
   const set = Object.entries(given).filter(([, value]) => value !== undefined);
   return { ...fromFile, ...(Object.fromEntries(set) as HostSettings) };
@@ -70,6 +72,7 @@ export const host: Command = {
     advertise: { type: 'string', about: 'HOST:PORT where peers dial it, if not the same' },
     arbiter: { type: 'string', about: 'witness:HOST:PORT, etcd:HOST:PORT,... or file:/PATH' },
     'detect-ms': { type: 'string', about: 'silence that counts as loss, 1000 unless given' },
+    memory: { type: 'string', about: 'what its VMs may take all together, such as 8GiB' },
     config: { type: 'string', about: 'the same in a file: name, listen, arbiter, stateDir, ...' },
     insecure,
   },

@@ -12,8 +12,9 @@ import { readPreamble } from '../wire/preamble.js';
 import { requireSecure, type HostConfig } from './host-config.js';
 import { HostError } from './host-error.js';
 import { faultsOfDisks } from './local-disks.js';
+import { memoryNeed, memoryRoom, usedBytes, type MemoryRoom } from './memory-room.js';
 import { OrphanWatch } from './orphan-watch.js';
-import { whatQemuNeeds } from '../machine/qemu/qemu-host.js';
+import { pickAccelerator, whatQemuNeeds } from '../machine/qemu/qemu-host.js';
 import { answerProbe } from './peer-control.js';
 import { claimStateDir } from './state-dir.js';
 import { VmChild } from './vm-child.js';
@@ -217,9 +218,24 @@ export class Daemon {
     this.spawn({ role: 'primary', ...init });
   }
 
-  private spawn(init: Omit<InitMessage, 'type' | 'host'>): VmChild {
-    const { vmName: name } = init;
-    const child = new VmChild({ type: 'init', host: this.host, ...init }, this.options.vmEntry);
+  /** For a VM, beside all others. */
+  private roomFor(vmUuid: string): MemoryRoom | null {
+    const others = this.allLiving().filter(({ init }) => init.vmUuid !== vmUuid);
+    const commitments = others.map(({ config, pid, peerAddress }) => {
+      const accelerator = config?.engine === 'v86' ? null : pickAccelerator();
+      const mirrored = peerAddress !== null;
+      const bytes = config ? memoryNeed(config.memoryBytes, accelerator, mirrored).bytes : 0;
+      return { bytes, usedBytes: usedBytes(pid) };
+    });
+    return memoryRoom(this.config.memoryBytes, commitments);
+  }
+
+  private spawn(without: Omit<InitMessage, 'type' | 'host' | 'room'>): VmChild {
+    const { vmName: name, vmUuid } = without;
+    const init: InitMessage = {
+      ...{ type: 'init', host: this.host, room: this.roomFor(vmUuid), ...without },
+    };
+    const child = new VmChild(init, this.options.vmEntry);
     const family = this.families.get(name) ?? new VmFamily();
     this.families.set(name, family);
     family.add(child);
@@ -270,7 +286,8 @@ export class Daemon {
       if (kind === 'control') {
         const engines = whatQemuNeeds() === '' ? ['v86', 'qemu'] : ['v86'];
         const alive = this.isAlive(vmUuid, vmName);
-        answerProbe(socket, { alive, host: this.config.name, engines });
+        const room = vmUuid === '' ? this.roomFor('') : null;
+        answerProbe(socket, { alive, host: this.config.name, engines, room });
       }
       else this.standbyFor(vmName, vmUuid).handOver(socket, rest);
     } catch (error) {

@@ -3,6 +3,7 @@ import * as v from 'valibot';
 import { parseArbiter, plainAddresses } from '../pool/arbiter.js';
 import { isLoopback, parseAddress } from '../wire/address.js';
 import { HostError } from './host-error.js';
+import { size } from './sizes.js';
 import { NAME } from './vm-config.js';
 import { readYaml } from './yaml-file.js';
 
@@ -16,6 +17,7 @@ const schema = v.strictObject({
   arbiter: v.optional(v.string()),
   detectMs: v.optional(v.number()),
   insecure: v.optional(v.boolean()),
+  memory: v.optional(size),
 });
 
 export type HostSettings = v.InferOutput<typeof schema>;
@@ -29,6 +31,8 @@ export interface HostConfig {
   readonly arbiter: string;
   readonly detectMs: number;
   readonly insecure: boolean;
+  /** What its VMs may take all together; `null`: what there is. */
+  readonly memoryBytes: number | null;
 }
 
 export function parseHostSettings(text: string, path: string): HostSettings {
@@ -51,7 +55,8 @@ export function hostConfig(settings: HostSettings, stateDirStandard: string): Ho
   const advertise = advertised(listen, settings.advertise);
   for (const address of plainAddresses(parseArbiter(arbiter))) requireSecure(address, insecure);
   const stateDir = settings.stateDir ?? stateDirStandard;
-  return { name, listen, advertise, stateDir, arbiter, detectMs, insecure };
+  const memoryBytes = settings.memory ?? null;
+  return { name, listen, advertise, stateDir, arbiter, detectMs, insecure, memoryBytes };
 }
 
 function advertised(listen: string, advertise: string | undefined): string | null {

@@ -24,6 +24,7 @@ import { MachineSource } from './machine-source.js';
 import { NoteStore } from './note-store.js';
 import { probePeer } from './peer-control.js';
 import { PrimarySide } from './primary-side.js';
+import { guardStandby, guardStart } from './room-guard.js';
 import { monotonicMs, VmDriver, type EffectHandlers } from './vm-driver.js';
 import { dialPeer, VmLink } from './vm-link.js';
 import { describe, VmProcessError } from './vm-process-error.js';
@@ -97,7 +98,10 @@ export class VmProcess {
     const files = new FileStore(init.host.stateDir);
     const source = new MachineSource(files, init.auditEvery);
     const choice = init.vm && (await chooseEngine(init.vm, init.peer, init.host.detectMs));
-    if (init.vm && choice) await source.fromConfig({ ...init.vm, engine: choice.engine });
+    if (init.vm && choice) {
+      await source.fromConfig({ ...init.vm, engine: choice.engine });
+      await guardStart(init, source.description);
+    }
     const links = init.vm ? await readyLinks(init.vm.nics) : [];
     const incarnation = randomUUID();
     const notes = new NoteStore(init.host.stateDir, init.vmUuid, incarnation);
@@ -391,6 +395,7 @@ export class VmProcess {
       this.peerAddress = offer.address;
       if (!this.replica) {
         await this.source.fromOffer(offer.specJson);
+        guardStandby(this.init, this.source.description);
         this.cables = await readyLinks(this.source.description.nics);
         this.replica = await Replica.create(await this.standbyMachine());
       }

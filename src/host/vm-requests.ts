@@ -3,6 +3,7 @@ import type { InputState } from '../gate/serial-input.js';
 import { fullRehash } from '../page/full-rehash.js';
 import type { Command } from '../core/events.js';
 import { refuseUnsafeDisks } from './local-disks.js';
+import { guardPeer } from './room-guard.js';
 import type { VmProcess } from './vm-member.js';
 import { VmProcessError } from './vm-process-error.js';
 import { vmStatus } from './vm-status.js';
@@ -42,6 +43,7 @@ async function command(vm: VmProcess, params: Params): Promise<void> {
   if (command.type !== 'protect' || !known) return vm.command(command);
   const allowed = params['unsafeDisks'] === true;
   refuseUnsafeDisks(known, allowed, 'Nothing was changed');
+  await guardPeer(vm.init, source.description, command.peer, 'Nothing was changed');
   source.allowUnsafeDisks(allowed);
   try {
     await vm.command(command);

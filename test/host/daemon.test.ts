@@ -37,6 +37,7 @@ class Scene {
         arbiter: 'witness:127.0.0.1:1',
         detectMs: 500,
         insecure: false,
+        memoryBytes: null,
       },
       { vmEntry, onFault },
     );
@@ -263,7 +264,7 @@ daemons('a state directory that is in use, or open to others, is not touched', a
   try {
     await scene.start();
     const stateDir = join(scene.dir, 'a');
-    const config = { name: 'z', listen: '127.0.0.1:0', advertise: null };
+    const config = { name: 'z', listen: '127.0.0.1:0', advertise: null, memoryBytes: null };
     const arbiter = 'witness:127.0.0.1:1';
     const open = (path: string): Daemon =>
       new Daemon({ ...config, arbiter, stateDir: path, detectMs: 500, insecure: false });

@@ -167,12 +167,14 @@ config('what is missing is named; what is no YAML, or a bomb of it, is one line'
 });
 
 config('a host is described by its file, its options, or both', () => {
-  const text = 'name: a\nlisten: 127.0.0.1:7701\narbiter: witness:127.0.0.1:7710\ndetectMs: 500\n';
+  const text = 'name: a\nlisten: 127.0.0.1:7701\narbiter: witness:127.0.0.1:7710\ndetectMs: 500\n' +
+    'memory: 512MiB\n';
   const settings = parseHostSettings(text, 'host.yaml');
   const host = hostConfig({ ...settings, name: 'b' }, '/state');
   assert.equal(host, {
     ...{ name: 'b', listen: '127.0.0.1:7701', stateDir: '/state', insecure: false },
     ...{ arbiter: 'witness:127.0.0.1:7710', detectMs: 500, advertise: null },
+    memoryBytes: 512 << 20,
   });
   const open = { ...settings, listen: '0.0.0.0:7701', insecure: true };
   assert.throws(() => hostConfig(open, '/state'), /add --advertise HOST:PORT/);

@@ -9,7 +9,8 @@ const RETRY_MS = 20;
 
 /**
  * A QEMU that was migrated away has given its images up, and COLO does not ask for them again: a
- * first write would end it. Going on takes them back; a reset has to undo that it ran for a moment.
+ * first write would end it. Going on takes them back, and the VM has run for a moment then. A reset
+ * does not undo that: the chipset would still hide the ROM of a firmware that was just moving.
  */
 export async function takeImagesBack(qmp: QmpClient): Promise<void> {
   await qmp.execute('cont');

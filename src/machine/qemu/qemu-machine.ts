@@ -124,8 +124,8 @@ export class QemuMachine implements Machine {
     const { server, path } = await qemu.listen('template.sock');
     this.template = await takeTemplate(qemu.qmp, server, path);
     const writes = this.spec.disks.some(({ readOnly }) => !readOnly);
-    if (writes) await takeImagesBack(qemu.qmp);
-    if (writes || this.options.driver.name === 'colo') await forgetMigration(qemu.qmp);
+    if (this.options.driver.name === 'colo')
+      await (writes ? takeImagesBack(qemu.qmp) : forgetMigration(qemu.qmp));
     await this.startThread();
     this.standStill(qemu);
   }
