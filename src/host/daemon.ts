@@ -14,7 +14,7 @@ import { HostError } from './host-error.js';
 import { faultsOfDisks } from './local-disks.js';
 import { memoryNeed, memoryRoom, usedBytes, type MemoryRoom } from './memory-room.js';
 import { OrphanWatch } from './orphan-watch.js';
-import { pickAccelerator, whatQemuNeeds } from '../machine/qemu/qemu-host.js';
+import { whatQemuNeeds } from '../machine/qemu/qemu-host.js';
 import { answerProbe } from './peer-control.js';
 import { claimStateDir } from './state-dir.js';
 import { VmChild } from './vm-child.js';
@@ -222,9 +222,7 @@ export class Daemon {
   private roomFor(vmUuid: string): MemoryRoom | null {
     const others = this.allLiving().filter(({ init }) => init.vmUuid !== vmUuid);
     const commitments = others.map(({ config, pid, peerAddress }) => {
-      const accelerator = config?.engine === 'v86' ? null : pickAccelerator();
-      const mirrored = peerAddress !== null;
-      const bytes = config ? memoryNeed(config.memoryBytes, accelerator, mirrored).bytes : 0;
+      const bytes = config ? memoryNeed(config, peerAddress !== null).bytes : 0;
       return { bytes, usedBytes: usedBytes(pid) };
     });
     return memoryRoom(this.config.memoryBytes, commitments);

@@ -4,9 +4,8 @@
  */
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { pickDriver } from '../machine/qemu/qemu-host.js';
-import type { Accelerator } from '../machine/qemu/qemu-args.js';
 import { mib, MIB } from './sizes.js';
+import type { VmConfig } from './vm-config.js';
 import { VmProcessError } from './vm-process-error.js';
 
 /** What a VM's processes take beside its memory and the copies of it, as measured, rounded up. */
@@ -35,16 +34,14 @@ export interface Commitment {
 }
 
 /**
- * A copy tells what the guest changed where nobody else does; an owner that is mirrored has one of
- * what its standby holds. A standby needs what it will as the owner.
+ * With QEMU a copy tells what the guest changed, also once COLO has failed; an owner that is
+ * mirrored has one of what its standby holds. A standby needs what it will as the owner.
  */
 export function memoryNeed(
-  memoryBytes: number,
-  accelerator: Accelerator | null,
+  { memoryBytes, engine }: Pick<VmConfig, 'memoryBytes' | 'engine'>,
   mirrored: boolean,
 ): MemoryNeed {
-  const compares = accelerator !== null && pickDriver(accelerator).name === 'savedev';
-  const times = 1 + (compares ? 1 : 0) + (mirrored ? 1 : 0);
+  const times = (engine === 'v86' ? 1 : 2) + (mirrored ? 1 : 0);
   return { memoryBytes, times, bytes: times * memoryBytes + PROCESSES_BYTES };
 }
 

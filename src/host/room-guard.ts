@@ -10,7 +10,7 @@ const ANYBODY = { vmUuid: '', incarnation: '', host: '' };
 export async function guardStart(init: InitMessage, vm: VmDescription): Promise<void> {
   if (init.start !== 'create') return;
   const { peer, room, host, vmName } = init;
-  const need = memoryNeed(vm.config.memoryBytes, vm.accelerator, peer !== null);
+  const need = memoryNeed(vm.config, peer !== null);
   requireRoom({ host: host.name, vm: vmName }, need, room, 'Nothing was started');
   if (peer !== null) await guardPeer(init, vm, peer, 'Nothing was started');
 }
@@ -24,11 +24,11 @@ export async function guardPeer(
 ): Promise<void> {
   const answer = await askPeer(peer, ANYBODY, detectMs);
   if (!answer) return;
-  const need = memoryNeed(vm.config.memoryBytes, vm.accelerator, true);
+  const need = memoryNeed(vm.config, true);
   requireRoom({ host: answer.host, vm: vmName }, need, answer.room, nothing);
 }
 
 export function guardStandby({ vmName, host, room }: InitMessage, vm: VmDescription): void {
-  const need = memoryNeed(vm.config.memoryBytes, vm.accelerator, true);
+  const need = memoryNeed(vm.config, true);
   requireRoom({ host: host.name, vm: vmName }, need, room, 'It does not stand by');
 }

@@ -71,7 +71,8 @@ async function moreTicks(tap: ConsoleTap): Promise<void> {
   assert.not.match(tap.text, 'FAULT');
 }
 
-given('boots from a read-only qcow2, which is mirrored', noQemu || noQemuImg, async (pool, a, b) => {
+const noQcow2 = noQemu || noQemuImg;
+given('boots from a read-only qcow2, which is mirrored', noQcow2, async (pool, a, b) => {
   const raw = bootDisk('readonly');
   const file = join(dir, 'readonly.qcow2');
   execFileSync('qemu-img', ['convert', '-O', 'qcow2', raw, file]);

@@ -19,14 +19,14 @@ const filesOf =
 
 const MEMINFO = `MemTotal:       16000000 kB\nMemAvailable:    ${1024 * 1024} kB\n`;
 const NOTHING = filesOf({});
+const NEED = memoryNeed({ memoryBytes: 256 * MIB, engine: 'qemu' }, true);
 
 rooms('a VM needs its memory, a copy to compare with, and one of what its standby holds', () => {
-  const times = (accelerator: 'tcg' | 'kvm' | null, mirrored: boolean): number =>
-    memoryNeed(256 * MIB, accelerator, mirrored).times;
-  assert.equal([times(null, false), times(null, true)], [1, 2], 'v86');
-  assert.equal([times('tcg', false), times('tcg', true)], [2, 3], 'QEMU, compared');
-  assert.equal([times('kvm', false), times('kvm', true)], [1, 2], 'QEMU, by its dirty log');
-  assert.is(memoryNeed(256 * MIB, 'tcg', true).bytes, (3 * 256 + 192) * MIB);
+  const times = (engine: 'v86' | 'qemu', mirrored: boolean): number =>
+    memoryNeed({ memoryBytes: 256 * MIB, engine }, mirrored).times;
+  assert.equal([times('v86', false), times('v86', true)], [1, 2]);
+  assert.equal([times('qemu', false), times('qemu', true)], [2, 3]);
+  assert.is(NEED.bytes, (3 * 256 + 192) * MIB);
 });
 
 rooms('what the system has left, less what VMs here may still take', () => {
@@ -68,12 +68,11 @@ rooms('the limit of the cgroup, or of one above it, less what cannot be given ba
 });
 
 rooms('a refusal names the host, the figures, and what to do', () => {
-  const need = memoryNeed(256 * MIB, 'tcg', true);
   const who = { host: 'b', vm: 'web' };
-  requireRoom(who, need, null, '');
-  requireRoom(who, need, { bytes: need.bytes, source: '' }, '');
+  requireRoom(who, NEED, null, '');
+  requireRoom(who, NEED, { bytes: NEED.bytes, source: '' }, '');
   try {
-    requireRoom(who, need, { bytes: need.bytes - 1, source: 'SOURCE' }, 'Nothing was started');
+    requireRoom(who, NEED, { bytes: NEED.bytes - 1, source: 'SOURCE' }, 'Nothing was started');
     assert.unreachable();
   } catch (error) {
     assert.is((error as { code?: string }).code, 'NO_ROOM');
