@@ -10,6 +10,7 @@ import { EthernetSwitch } from '../network/switch.js';
 import { WitnessServer } from '../pool/witness-server.js';
 import {
   optionalCount,
+  sizeOption,
   listenAddress,
   noArgs,
   print,
@@ -47,6 +48,7 @@ function settingsOf(input: Input): HostSettings {
     detectMs: optionalCount(input, 'detect-ms'),
     accelerator: textOption(input, 'accelerator'),
     insecure: input.options['insecure'] === true ? true : undefined,
+    memory: sizeOption(input, 'memory'),
   };
   const set = Object.entries(given).filter(([, value]) => value !== undefined);
   return { ...fromFile, ...(Object.fromEntries(set) as HostSettings) };
@@ -72,6 +74,7 @@ export const host: Command = {
     arbiter: { type: 'string', about: 'witness:HOST:PORT, etcd:HOST:PORT,... or file:/PATH' },
     'detect-ms': { type: 'string', about: 'silence that counts as loss, 1000 unless given' },
     accelerator: { type: 'string', about: 'auto, kvm or tcg, for QEMU machines' },
+    memory: { type: 'string', about: 'what its VMs may take all together, such as 8GiB' },
     config: { type: 'string', about: 'the same in a file: name, listen, arbiter, stateDir, ...' },
     insecure,
   },

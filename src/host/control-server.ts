@@ -9,6 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { statusOf } from './child-status.js';
 import type { Daemon } from './daemon.js';
 import { httpStatusOf } from './error-map.js';
+import { refuseUnsafeDisks } from './local-disks.js';
 import { HostError } from './host-error.js';
 import type { VmChild } from './vm-child.js';
 import { ConfigError } from './yaml-file.js';
@@ -93,6 +94,7 @@ export class ControlServer {
   private async start(params: Params): Promise<unknown> {
     let config: VmConfig = parseVmConfig(text(params, 'yaml'), text(params, 'path'));
     const { peer, epoch, engine, auditEvery } = params;
+    if (typeof peer === 'string') config = mirrored(config, params['unsafeDisks'] === true);
     if (engine === 'v86' || engine === 'qemu') config = withEngine(config, engine);
     if (typeof epoch === 'string') config = { ...config, epochMs: parseEpoch(epoch) };
     const child = await this.daemon.start({
@@ -103,6 +105,11 @@ export class ControlServer {
     await startedOrFailed(child);
     return { name: config.name };
   }
+}
+
+function mirrored(config: VmConfig, unsafeDisks: boolean): VmConfig {
+  refuseUnsafeDisks(config, unsafeDisks, 'Nothing was started');
+  return { ...config, unsafeDisks };
 }
 
 function withEngine(config: VmConfig, engine: 'v86' | 'qemu'): VmConfig {

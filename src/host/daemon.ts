@@ -11,7 +11,11 @@ import { parseAddress } from '../wire/address.js';
 import { readPreamble } from '../wire/preamble.js';
 import { requireSecure, type HostConfig } from './host-config.js';
 import { HostError } from './host-error.js';
+import { faultsOfDisks } from './local-disks.js';
+import { memoryNeed, memoryRoom, usedBytes, type MemoryRoom } from './memory-room.js';
 import { OrphanWatch } from './orphan-watch.js';
+import { builtinKernel } from '../guest/builtin.js';
+import { QemuChooser } from '../machine/qemu/qemu-choice.js';
 import { whatQemuNeeds } from '../machine/qemu/qemu-host.js';
 import { answerProbe } from './peer-control.js';
 import { claimStateDir } from './state-dir.js';
@@ -99,6 +103,7 @@ export class Daemon {
     const known = this.registry.load((error) => this.options.onFault?.(error.message));
     for (const vm of known) if (vm.owner) this.recover(vm);
     this.orphans = this.watchOrphans();
+    this.tryQemu();
     return this.address;
   }
 
@@ -192,6 +197,15 @@ export class Daemon {
     return reachable.includes(':') ? `[${reachable}]:${this.port}` : `${reachable}:${this.port}`;
   }
 
+  /** What VM processes want to know is found out before the first of them asks. */
+  private tryQemu(): void {
+    const { accelerator, stateDir } = this.config;
+    if (whatQemuNeeds() !== '') return;
+    new QemuChooser(builtinKernel, stateDir).choose(accelerator).catch((error: unknown) => {
+      this.options.onFault?.(`QEMU cannot be used: ${String(error)}`);
+    });
+  }
+
   private watchOrphans(): OrphanWatch {
     return new OrphanWatch({
       host: this.config.name,
@@ -217,9 +231,22 @@ export class Daemon {
     this.spawn({ role: 'primary', ...init });
   }
 
-  private spawn(init: Omit<InitMessage, 'type' | 'host'>): VmChild {
-    const { vmName: name } = init;
-    const child = new VmChild({ type: 'init', host: this.host, ...init }, this.options.vmEntry);
+  /** For a VM, beside all others. */
+  private roomFor(vmUuid: string): MemoryRoom | null {
+    const others = this.allLiving().filter(({ init }) => init.vmUuid !== vmUuid);
+    const commitments = others.map(({ config, pid, peerAddress }) => {
+      const bytes = config ? memoryNeed(config, peerAddress !== null).bytes : 0;
+      return { bytes, usedBytes: usedBytes(pid) };
+    });
+    return memoryRoom(this.config.memoryBytes, commitments);
+  }
+
+  private spawn(without: Omit<InitMessage, 'type' | 'host' | 'room'>): VmChild {
+    const { vmName: name, vmUuid } = without;
+    const init: InitMessage = {
+      ...{ type: 'init', host: this.host, room: this.roomFor(vmUuid), ...without },
+    };
+    const child = new VmChild(init, this.options.vmEntry);
     const family = this.families.get(name) ?? new VmFamily();
     this.families.set(name, family);
     family.add(child);
@@ -270,7 +297,8 @@ export class Daemon {
       if (kind === 'control') {
         const engines = whatQemuNeeds() === '' ? ['v86', 'qemu'] : ['v86'];
         const alive = this.isAlive(vmUuid, vmName);
-        answerProbe(socket, { alive, host: this.config.name, engines });
+        const room = vmUuid === '' ? this.roomFor('') : null;
+        answerProbe(socket, { alive, host: this.config.name, engines, room });
       }
       else this.standbyFor(vmName, vmUuid).handOver(socket, rest);
     } catch (error) {
@@ -325,5 +353,7 @@ async function bootFilesThere(config: VmConfig): Promise<void> {
       faults.push(`boot.${key}: cannot read ${path}: nothing was started`);
     });
   }
+  for (const fault of await faultsOfDisks(config.disks))
+    faults.push(`${fault}: nothing was started`);
   if (faults.length > 0) throw new ConfigError(faults);
 }

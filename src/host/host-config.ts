@@ -4,6 +4,7 @@ import type { AcceleratorSetting } from '../machine/qemu/qemu-choice.js';
 import { parseArbiter, plainAddresses } from '../pool/arbiter.js';
 import { isLoopback, parseAddress } from '../wire/address.js';
 import { HostError } from './host-error.js';
+import { size } from './sizes.js';
 import { NAME } from './vm-config.js';
 import { readYaml } from './yaml-file.js';
 
@@ -19,6 +20,7 @@ const schema = v.strictObject({
   detectMs: v.optional(v.number()),
   insecure: v.optional(v.boolean()),
   accelerator: v.optional(v.picklist(ACCELERATORS, 'must be auto, kvm or tcg')),
+  memory: v.optional(size),
 });
 
 export type HostSettings = v.InferOutput<typeof schema>;
@@ -34,6 +36,8 @@ export interface HostConfig {
   readonly insecure: boolean;
   /** For QEMU machines. */
   readonly accelerator: AcceleratorSetting;
+  /** What its VMs may take all together; `null`: what there is. */
+  readonly memoryBytes: number | null;
 }
 
 export function parseHostSettings(text: string, path: string): HostSettings {
@@ -59,7 +63,9 @@ export function hostConfig(settings: HostSettings, stateDirStandard: string): Ho
   const accelerator = settings.accelerator ?? 'auto';
   if (!ACCELERATORS.includes(accelerator))
     throw usage(`--accelerator ${accelerator}: must be auto, kvm or tcg`);
-  return { name, listen, advertise, stateDir, arbiter, detectMs, insecure, accelerator };
+  const memoryBytes = settings.memory ?? null;
+  const place = { name, listen, advertise, stateDir, arbiter };
+  return { ...place, detectMs, insecure, accelerator, memoryBytes };
 }
 
 function advertised(listen: string, advertise: string | undefined): string | null {

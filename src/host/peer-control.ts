@@ -1,10 +1,11 @@
 /**
- * What one daemon may ask another: whether a certain VM process still lives, and which engines it
- * has. One line each way.
+ * What one daemon may ask another: whether a certain VM process still lives, and which engines and
+ * how much memory it has. One line each way.
  */
 import { connect, type Socket } from 'node:net';
 import { parseAddress } from '../wire/address.js';
 import { encodePreamble } from '../wire/preamble.js';
+import type { MemoryRoom } from './memory-room.js';
 
 const ANSWER_BYTES_MAX = 256;
 
@@ -21,7 +22,11 @@ export interface PeerAnswer {
   readonly host: string;
   /** Those that can run a VM there. */
   readonly engines: readonly string[];
+  /** Memory for a further VM there; `null`: it does not say. */
+  readonly room: MemoryRoom | null;
 }
+
+const ROOM = 'room=';
 
 /** `null` if no daemon answers. */
 export function askPeer(
@@ -44,9 +49,7 @@ export function askPeer(
       text += chunk.toString();
       if (text.length > ANSWER_BYTES_MAX) finish(null);
       if (!text.includes('\n')) return;
-      const [word, host = '', ...engines] = text.trim().split(' ');
-      const alive = word === 'alive' ? true : word === 'gone' ? false : 'unknown';
-      finish({ alive, host, engines });
+      finish(parsed(text.trim().split(' ')));
     });
     socket.on('connect', () => {
       const { vmUuid, incarnation: vmName } = probe;
@@ -54,6 +57,13 @@ export function askPeer(
       socket.write(encodePreamble({ versions: [1], ...preamble }));
     });
   });
+}
+
+function parsed([word, host = '', ...others]: string[]): PeerAnswer {
+  const alive = word === 'alive' ? true : word === 'gone' ? false : 'unknown';
+  const told = others.find((other) => other.startsWith(ROOM))?.slice(ROOM.length) ?? '';
+  const room = /^\d{1,15}$/.test(told) ? { bytes: Number(told), source: 'as it says' } : null;
+  return { alive, host, room, engines: others.filter((other) => !other.startsWith(ROOM)) };
 }
 
 /** `unknown` unless that host's daemon itself said yes or no. */
@@ -67,8 +77,10 @@ export async function probePeer(
   return answer.alive;
 }
 
-export function answerProbe(socket: Socket, { alive, host, engines }: PeerAnswer): void {
+export function answerProbe(socket: Socket, answer: PeerAnswer): void {
+  const { alive, host, engines, room } = answer;
   const word = alive === 'unknown' ? 'unknown' : alive ? 'alive' : 'gone';
   socket.on('error', () => {});
-  socket.end(`${[word, host, ...engines].join(' ')}\n`);
+  const words = [word, host, ...engines, ...(room ? [`${ROOM}${room.bytes}`] : [])];
+  socket.end(`${words.join(' ')}\n`);
 }

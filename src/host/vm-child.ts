@@ -49,7 +49,7 @@ export class VmChild {
   private readonly process: ChildProcess;
   private readonly pending = new Map<number, Pending>();
   private nextId = 1;
-  private lastWords: { state: string; reason: string } | null = null;
+  private lastWords: Extract<VmToDaemon, { type: 'exit-state' }> | null = null;
   private lastWarning: { code: string; text: string } | null = null;
 
   constructor(init: InitMessage, entry = ENTRY) {
@@ -91,7 +91,7 @@ export class VmChild {
 
   /** The code of what made it end, for a program. */
   get endCode(): string {
-    return this.lastWarning?.code ?? 'VM_ENDED';
+    return this.lastWords?.code ?? this.lastWarning?.code ?? 'VM_ENDED';
   }
 
   /** The socket belongs to the VM process afterwards. */

@@ -19,10 +19,12 @@ import { Replica } from '../replica/replica.js';
 import { loadFrameCodec, type FrameCodec } from '../wire/frame.js';
 import { chooseEngine } from './engine-choice.js';
 import { FileStore } from './file-store.js';
+import { refuseUnsafeDisks } from './local-disks.js';
 import { MachineSource } from './machine-source.js';
 import { NoteStore } from './note-store.js';
 import { probePeer } from './peer-control.js';
 import { PrimarySide } from './primary-side.js';
+import { guardStandby, guardStart } from './room-guard.js';
 import { monotonicMs, VmDriver, type EffectHandlers } from './vm-driver.js';
 import { dialPeer, VmLink } from './vm-link.js';
 import { describe, VmProcessError } from './vm-process-error.js';
@@ -96,7 +98,10 @@ export class VmProcess {
     const files = new FileStore(init.host.stateDir);
     const source = new MachineSource(files, init.host, init.auditEvery);
     const choice = init.vm && (await chooseEngine(init.vm, init.peer, init.host.detectMs));
-    if (init.vm && choice) await source.fromConfig({ ...init.vm, engine: choice.engine });
+    if (init.vm && choice) {
+      await source.fromConfig({ ...init.vm, engine: choice.engine });
+      await guardStart(init, source.description);
+    }
     const links = init.vm ? await readyLinks(init.vm.nics) : [];
     const incarnation = randomUUID();
     const notes = new NoteStore(init.host.stateDir, init.vmUuid, incarnation);
@@ -157,11 +162,17 @@ export class VmProcess {
       waiting.push((error) => {
         if (error !== null) return reject(new VmProcessError('REFUSED', error));
         if (command.type === 'protect') this.peerIs(command.peer);
-        if (command.type === 'unprotect') this.peerIs(null);
+        if (command.type === 'unprotect') this.unprotected();
         resolve();
       });
       this.driver.dispatch({ type: 'command', command });
     });
+  }
+
+  /** What was allowed of its disks was so for the mirror that there is no more. */
+  private unprotected(): void {
+    this.source.allowUnsafeDisks(false);
+    this.peerIs(null);
   }
 
   private coreConfig(): CoreConfig {
@@ -363,6 +374,8 @@ export class VmProcess {
     this.peerIs(peer);
     try {
       const { vmName, vmUuid, host } = this.init;
+      const { config } = this.source.description;
+      refuseUnsafeDisks(config, config.unsafeDisks, 'It was not mirrored');
       const socket = await dialPeer(peer, { name: vmName, uuid: vmUuid }, host.detectMs);
       const link = new VmLink(socket, this.codec);
       const { specJson, files, contents } = this.source.offer();
@@ -384,6 +397,7 @@ export class VmProcess {
       this.peerAddress = offer.address;
       if (!this.replica) {
         await this.source.fromOffer(offer.specJson);
+        guardStandby(this.init, this.source.description);
         this.cables = await readyLinks(this.source.description.nics);
         this.replica = await Replica.create(await this.standbyMachine());
       }
@@ -391,7 +405,7 @@ export class VmProcess {
       link.accepted();
     } catch (error) {
       const { message } = describe(error);
-      link.refuse(message);
+      link.refuse(`host ${this.init.host.name}: ${message}`);
       this.warn('OFFER_FAILED', message);
       // A standby lives for one connection: without it there is nothing to wait for.
       if (this.links.size === 0 && !this.primary) this.exit('released');

@@ -3,6 +3,7 @@
  */
 import type { CoreStatus } from '../core/events.js';
 import type { Percentiles } from '../checkpoint/figures.js';
+import { unsafeDisksWarning } from './local-disks.js';
 import type { PartialEpoch, TakeoverFigures, VmProcess } from './vm-member.js';
 
 const NO_FIGURE: Percentiles = { p50: 0, p99: 0, max: 0 };
@@ -77,6 +78,6 @@ export function vmStatus(vm: VmProcess): VmStatus {
     arriving: vm.replica ? vm.arriving : null,
     lastTakeover: vm.lastTakeover,
     heartbeats: vm.silencesMs().map((silentMs) => ({ path: 'interconnect', silentMs })),
-    warnings: [...vm.warnings],
+    warnings: [...unsafeDisksWarning(vm.source.known), ...vm.warnings],
   };
 }

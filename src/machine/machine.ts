@@ -69,12 +69,24 @@ export interface SerialPort {
   receive(bytes: Uint8Array): void;
 }
 
+/** A disk image, opened by its path on each host: no part of a capture holds its content. */
+export interface DiskSpec {
+  readonly id: string;
+  readonly path: string;
+  readonly format: 'raw' | 'qcow2';
+  readonly readOnly: boolean;
+  readonly model: 'auto' | 'virtio' | 'ide';
+  /** The firmware boots from it; one of them, if there is no kernel. */
+  readonly boot: boolean;
+}
+
 export interface MachineSpec {
   readonly memoryBytes: number;
-  readonly kernel: Uint8Array;
+  readonly kernel: Uint8Array | null;
   readonly initrd: Uint8Array | null;
   readonly cmdline: string;
   readonly nics: readonly { id: string; mac: string; model: 'auto' | 'ne2k' | 'virtio' }[];
+  readonly disks: readonly DiskSpec[];
 }
 
 export interface MachineInfo {

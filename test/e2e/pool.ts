@@ -27,6 +27,7 @@ export interface Host {
   readonly socket: string;
   /** Network namespace that it runs in; null: the test's own. */
   readonly namespace: string | null;
+  readonly memory: string | null;
   process: ChildProcess | null;
 }
 
@@ -47,6 +48,7 @@ export interface Status {
   readonly missedPages: number;
   readonly auditedEpochs: number;
   readonly gateHeldBytes: number;
+  readonly warnings: readonly { code: string; text: string }[];
 }
 
 export class TestPool {
@@ -97,6 +99,8 @@ export class TestPool {
       advertise?: string;
       /** Where it runs, and its address there. */
       namespace?: { name: string; ip: string } | undefined;
+      /** What its VMs may take. */
+      memory?: string;
     } = {},
   ): Promise<Host> {
     const { arbiter = this.witnessAddress, port = await freePort(), namespace } = options;
@@ -104,7 +108,8 @@ export class TestPool {
     const listens = `${namespace?.ip ?? '127.0.0.1'}:${port}`;
     const address = options.advertise ?? listens;
     const socket = join(stateDir, 'control.sock');
-    const place = { namespace: namespace?.name ?? null, process: null };
+    const { memory = null } = options;
+    const place = { namespace: namespace?.name ?? null, memory, process: null };
     const host: Host = { name, address, listens, stateDir, socket, ...place };
     this.hosts.push(host);
     this.arbiters.set(name, arbiter);
@@ -122,6 +127,7 @@ export class TestPool {
       ...['--accelerator', this.accelerator],
       ...['--arbiter', arbiterOf(this.arbiters.get(host.name) ?? '')],
       ...(host.namespace === null ? [] : ['--insecure']),
+      ...(host.memory === null ? [] : ['--memory', host.memory]),
     ];
     host.process = this.spawn(host.name, args, host.namespace);
     await until(10_000, `host ${host.name} answers`, async () => {
@@ -150,6 +156,8 @@ export class TestPool {
       epoch?: string;
       boot?: string;
       engine?: string;
+      /** Each as in a file, without its braces. */
+      disks?: readonly string[];
     },
   ): string {
     const { switchPort } = fields;
@@ -160,11 +168,13 @@ export class TestPool {
         ? ''
         : `nics:\n  - { id: lan, mac: "52:54:00:12:34:56", attach: "${attach}" }\n`;
     const cmdline = fields.cmdline ?? 'ip=10.77.0.2/24 tick=10 dirty=256 pattern=sparse';
+    const disks = (fields.disks ?? []).map((disk) => `  - { ${disk} }\n`).join('');
     const path = join(this.dir, `${name}.yaml`);
     writeFileSync(
       path,
       `name: ${name}\nengine: ${fields.engine ?? 'v86'}\nmemory: ${fields.memory ?? '32MiB'}\n` +
         `boot: { ${fields.boot ?? 'kernel: builtin'}, cmdline: "${cmdline}" }\n${nic}` +
+        (disks === '' ? '' : `disks:\n${disks}`) +
         `protection: mirror\nepoch: ${fields.epoch ?? '25ms'}\n`,
     );
     return path;

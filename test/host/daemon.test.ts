@@ -38,6 +38,7 @@ class Scene {
         detectMs: 500,
         insecure: false,
         accelerator: 'auto',
+        memoryBytes: null,
       },
       { vmEntry, onFault },
     );
@@ -264,7 +265,7 @@ daemons('a state directory that is in use, or open to others, is not touched', a
   try {
     await scene.start();
     const stateDir = join(scene.dir, 'a');
-    const config = { name: 'z', listen: '127.0.0.1:0', advertise: null };
+    const config = { name: 'z', listen: '127.0.0.1:0', advertise: null, memoryBytes: null };
     const arbiter = 'witness:127.0.0.1:1';
     const open = (path: string): Daemon =>
       new Daemon({

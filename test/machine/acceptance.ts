@@ -46,6 +46,7 @@ export function builtinSpec(cmdline = CMDLINE.usual): MachineSpec {
     initrd: null,
     cmdline,
     nics: [{ id: 'net0', mac: GUEST_MAC, model: 'auto' }],
+    disks: [],
   };
 }
 

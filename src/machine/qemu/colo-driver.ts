@@ -11,6 +11,7 @@ import type { Server, Socket } from 'node:net';
 import type { CaptureBuffer } from '../machine.js';
 import type { CaptureDriver, CaptureOrder, DriverCapture } from './capture-driver.js';
 import { CaptureThread } from './capture-thread.js';
+import { onceUnlocked } from './disk-lock.js';
 import { QemuError } from './qemu-error.js';
 import type { QemuProcess } from './qemu-process.js';
 import { saveDevices } from './saved-devices.js';
@@ -100,7 +101,7 @@ export class ColoDriver implements CaptureDriver {
       await this.enter();
       return;
     }
-    await this.qemu.qmp.execute('cont');
+    await onceUnlocked(() => this.qemu.qmp.execute('cont'));
     this.entering = this.enter();
     this.entering.catch(() => {});
   }

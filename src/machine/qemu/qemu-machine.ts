@@ -19,6 +19,7 @@ import { PAGE_BYTES } from '../machine.js';
 import type { CaptureDriver } from './capture-driver.js';
 import { CaptureThread } from './capture-thread.js';
 import { ColoDriver } from './colo-driver.js';
+import { takeImagesBack } from './disk-lock.js';
 import { decodeDeviceImage, encodeDeviceImage } from './device-image.js';
 import { FallbackDriver } from './fallback-driver.js';
 import {
@@ -118,12 +119,14 @@ export class QemuMachine implements Machine {
   async boot(): Promise<void> {
     this.expect('boot', 'created');
     const { kernel } = this.spec;
-    if (!isLinux(kernel) && !isMultiboot(kernel))
+    if (kernel && !isLinux(kernel) && !isMultiboot(kernel))
       throw new MirrorError('kernel', 'the kernel is neither a multiboot ELF nor a bzImage');
     const qemu = await this.launch('boot');
     const { server, path } = await qemu.listen('template.sock');
     this.template = await takeTemplate(qemu.qmp, server, path);
-    if (this.options.driver.name === 'colo') await forgetMigration(qemu.qmp);
+    const writes = this.spec.disks.some(({ readOnly }) => !readOnly);
+    if (this.options.driver.name === 'colo')
+      await (writes ? takeImagesBack(qemu.qmp) : forgetMigration(qemu.qmp));
     await this.startThread();
     this.standStill(qemu);
   }

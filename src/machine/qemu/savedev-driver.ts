@@ -5,6 +5,7 @@
 import type { CaptureBuffer } from '../machine.js';
 import type { CaptureDriver, CaptureOrder, DriverCapture } from './capture-driver.js';
 import { CaptureThread } from './capture-thread.js';
+import { onceUnlocked } from './disk-lock.js';
 import type { QemuProcess } from './qemu-process.js';
 import { saveDevices } from './saved-devices.js';
 
@@ -45,7 +46,7 @@ export class SavedevDriver implements CaptureDriver {
   }
 
   async cont(): Promise<void> {
-    await this.qemu.qmp.execute('cont');
+    await onceUnlocked(() => this.qemu.qmp.execute('cont'));
   }
 
   async close(): Promise<void> {

@@ -25,7 +25,7 @@ export async function selfTest(
   kernel: Uint8Array,
 ): Promise<void> {
   const spec: MachineSpec = {
-    ...{ memoryBytes: MEMORY_BYTES, kernel, initrd: null, nics: [] },
+    ...{ memoryBytes: MEMORY_BYTES, kernel, initrd: null, nics: [], disks: [] },
     cmdline: 'tick=10 dirty=16 pattern=sparse',
   };
   const driver = { name, why: 'self-test' };

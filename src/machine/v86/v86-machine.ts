@@ -113,6 +113,7 @@ export class V86Machine implements Machine {
     this.expect('boot', 'created');
     const { kernel, initrd, cmdline } = this.spec;
     const { cpu } = this.engine;
+    if (!kernel) throw new MirrorError('kernel', 'the v86 engine boots a kernel, not a disk');
     this.clock.reset();
     onClock(this.clock, () => {
       if (isBzImage(kernel)) {
