@@ -9,6 +9,7 @@ import { latencyBench } from './latency.bench.js';
 import { memoryBench } from './memory.bench.js';
 import { pageBench } from './page.bench.js';
 import { pauseBench } from './pause.bench.js';
+import { qemuBench } from './qemu.bench.js';
 import { formatted, type Row } from './row.js';
 import { samplesBench } from './samples.bench.js';
 import { takeoverBench } from './takeover.bench.js';
@@ -28,6 +29,7 @@ const BENCHES: Record<string, () => Promise<Row[]>> = {
   memory: memoryBench,
   clock: clockBench,
   takeover: takeoverBench,
+  qemu: qemuBench,
 };
 
 const args = process.argv.slice(2);

@@ -2,6 +2,7 @@
  * QEMU's control channel: JSON lines over a unix socket, every command with a deadline. Source: the
  * QEMU Machine Protocol specification (docs/interop/qmp-spec).
  */
+import { channel } from 'node:diagnostics_channel';
 import type { Socket } from 'node:net';
 import { QemuError } from './qemu-error.js';
 
@@ -10,8 +11,14 @@ const ANSWER_MS_MAX = 5_000;
 
 export interface QmpEvent {
   readonly event: string;
+  /** By QEMU's clock, since 1970. */
+  readonly atMs: number;
   readonly data: Record<string, unknown>;
 }
+
+/** Every event of every QEMU of this process, for who measures from outside. */
+export const QMP_EVENTS = 'mirror:qmp-event';
+const published = channel(QMP_EVENTS);
 
 interface Greeting {
   readonly version: { readonly qemu: { major: number; minor: number; micro: number } };
@@ -21,6 +28,7 @@ interface Message {
   readonly QMP?: Greeting;
   readonly event?: string;
   readonly data?: Record<string, unknown>;
+  readonly timestamp?: { readonly seconds: number; readonly microseconds: number };
   readonly id?: number;
   readonly return?: unknown;
   readonly error?: { readonly class: string; readonly desc: string };
@@ -111,9 +119,15 @@ export class QmpClient {
       return;
     }
     if (message.QMP) this.onGreeting?.(message.QMP);
-    else if (message.event !== undefined)
-      this.onEvent?.({ event: message.event, data: message.data ?? {} });
+    else if (message.event !== undefined) this.tell(message.event, message);
     else this.settle(message);
+  }
+
+  private tell(name: string, { data = {}, timestamp }: Message): void {
+    const atMs = timestamp ? timestamp.seconds * 1e3 + timestamp.microseconds / 1e3 : 0;
+    const event: QmpEvent = { event: name, atMs, data };
+    this.onEvent?.(event);
+    if (published.hasSubscribers) published.publish(event);
   }
 
   private settle(message: Message): void {
