@@ -10,6 +10,7 @@ import { memoryBench } from './memory.bench.js';
 import { pageBench } from './page.bench.js';
 import { pauseBench } from './pause.bench.js';
 import { qemuBench } from './qemu.bench.js';
+import { qemuParserBench } from './qemu-parser.bench.js';
 import { formatted, type Row } from './row.js';
 import { samplesBench } from './samples.bench.js';
 import { takeoverBench } from './takeover.bench.js';
@@ -30,6 +31,7 @@ const BENCHES: Record<string, () => Promise<Row[]>> = {
   clock: clockBench,
   takeover: takeoverBench,
   qemu: qemuBench,
+  'qemu-parser': qemuParserBench,
 };
 
 const args = process.argv.slice(2);
