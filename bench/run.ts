@@ -13,6 +13,7 @@ import { pauseBench } from './pause.bench.js';
 import { qemuBench } from './qemu.bench.js';
 import { qemuParserBench } from './qemu-parser.bench.js';
 import { qemuTakeoverBench } from './qemu-takeover.bench.js';
+import { qemuIdleBench } from './qemu-idle.bench.js';
 import { formatted, type Row } from './row.js';
 import { samplesBench } from './samples.bench.js';
 import { takeoverBench } from './takeover.bench.js';
@@ -34,6 +35,7 @@ const BENCHES: Record<string, () => Promise<Row[]>> = {
   takeover: () => takeoverBench('v86'),
   qemu: qemuBench,
   'qemu-parser': qemuParserBench,
+  'qemu-idle': qemuIdleBench,
   'qemu-takeover': qemuTakeoverBench,
   'colo-pair': coloPairBench,
   'takeover-qemu': () => takeoverBench('qemu'),
