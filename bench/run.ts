@@ -4,6 +4,7 @@
  * run: the machine may be busy.
  */
 import { spawn } from 'node:child_process';
+import { clockQemuBench } from './clock-qemu.bench.js';
 import { clockBench } from './clock.bench.js';
 import { coloPairBench } from './colo-pair.bench.js';
 import { latencyBench } from './latency.bench.js';
@@ -38,6 +39,7 @@ const BENCHES: Record<string, () => Promise<Row[]>> = {
   'qemu-idle': qemuIdleBench,
   'qemu-takeover': qemuTakeoverBench,
   'colo-pair': coloPairBench,
+  'clock-qemu': clockQemuBench,
   'takeover-qemu': () => takeoverBench('qemu'),
 };
 
