@@ -63,7 +63,7 @@ function rowsOf(pages: TinyPages, ours: PairFigures[], theirs: PairFigures[]): R
     ratio('pause p99, ms', 'pauseP99Ms', {}),
     ratio('guest loops/s', 'loopsPerSecond', pages <= 500 ? { target: { atLeast: 1.2 } } : {}),
     ratio('epochs/s', 'epochsPerSecond', {}),
-    ratio('bytes an epoch', 'bytesPerEpoch', most(1 / 3, pages === 500)),
+    ratio('bytes an epoch', 'bytesPerEpoch', most(0.333, pages === 500)),
     ratio('CPU, s/s', 'cpuSeconds', {}),
     outputRow(pages, ours, theirs),
   ];
