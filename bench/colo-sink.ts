@@ -1,10 +1,12 @@
 /**
  * Worker thread of the bench of the COLO reader: reads the same stream either by the reader of the
- * capture worker, or by bare reads that drop what they get.
+ * capture worker, which keeps the pages, or by bare reads that drop what they get.
  */
 import { parentPort, workerData } from 'node:worker_threads';
-import { ColoReader } from '../src/machine/qemu/colo-reader.js';
-import { nonBlockingRead, waitReadable } from '../src/machine/qemu/libc.js';
+import { ColoPages } from '../src/machine/qemu/colo-pages.js';
+import { ColoStream } from '../src/machine/qemu/colo-stream.js';
+import { nonBlockingRead, ReadWaiter } from '../src/machine/qemu/libc.js';
+import { PAGE_BYTES } from '../src/machine/machine.js';
 
 export interface SinkData {
   readonly fd: number;
@@ -18,12 +20,16 @@ const SILENT_MS_MAX = 5_000;
 const BUFFER_BYTES = 1 << 20;
 const { fd, kind, pages, checkpoints, bytes } = workerData as SinkData;
 
+const waiter = new ReadWaiter(fd);
+
 function parse(): void {
-  const reader = new ColoReader(fd, { ramName: 'ram', msMax: SILENT_MS_MAX });
   const marks = new Uint8Array(pages);
+  const kept = new ColoPages(Buffer.alloc(pages * PAGE_BYTES), marks);
+  const reader = new ColoStream(fd, kept, { ramName: 'ram', msMax: SILENT_MS_MAX });
+  const listener = { stopped: () => {}, reading: () => {} };
   for (let read = 0; read < checkpoints; read += 1) {
     marks.fill(0);
-    reader.readCheckpoint(marks, () => {});
+    reader.readCheckpoint(listener);
     if (!marks.every(Boolean)) throw new Error('the reader has missed a page');
   }
 }
@@ -33,11 +39,11 @@ function drop(): void {
   for (let left = bytes; left > 0; ) {
     const got = nonBlockingRead(fd, buffer);
     if (got > 0) left -= got;
-    else if (got === 0 || !waitReadable(fd, SILENT_MS_MAX)) throw new Error('the stream ended');
+    else if (got === 0 || !waiter.wait(SILENT_MS_MAX)) throw new Error('the stream ended');
   }
 }
 
-waitReadable(fd, SILENT_MS_MAX);
+waiter.wait(SILENT_MS_MAX);
 const startedAtMs = performance.now();
 if (kind === 'parser') parse();
 else drop();

@@ -3,27 +3,31 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { readFileSync } from 'node:fs';
 import { Encoder } from '../src/checkpoint/encoder.js';
 import type { CaptureBuffer, Machine, PageRange } from '../src/machine/machine.js';
-import { PauseWatch } from './pause-watch.js';
 
 const ENCODER_SLOTS = 2;
 const FIRST_OUTPUT_MS_MAX = 30_000;
 const WARM_UP_MS = 1_500;
 
 export interface Epoch {
-  /** From `pause()` called to `resume()` returned. */
-  readonly pauseMs: number;
-  readonly findMs: number;
-  readonly copyMs: number;
-  readonly dirtyPages: number;
-  /** From `resume()` on. */
+  /** How long the VM stood still, by QEMU's own STOP and RESUME. */
+  stillMs: number;
+  /** From `pause()` called to where the VM is known to go on. */
+  pauseMs: number;
+  findMs: number;
+  copyMs: number;
+  dirtyPages: number;
+  /** Since then. */
   encodedMs: number;
   wireBytes: number;
 }
 
+const NOTHING: Epoch = {
+  ...{ stillMs: Number.NaN, pauseMs: Number.NaN, findMs: Number.NaN, copyMs: Number.NaN },
+  ...{ dirtyPages: Number.NaN, encodedMs: Number.NaN, wireBytes: Number.NaN },
+};
+
 export interface EpochRun {
   readonly epochs: Epoch[];
-  /** How long the VM stood still, by QEMU's own events. */
-  readonly stillMs: number[];
   readonly seconds: number;
   /** What this process has read from QEMU, about. */
   readonly readBytes: number;
@@ -50,16 +54,14 @@ export async function untilOutput(machine: Machine): Promise<void> {
     throw new Error(`the guest says nothing within ${FIRST_OUTPUT_MS_MAX} ms`);
 }
 
-/** Of a machine that runs; it is paused at the end. */
+/** Of a machine that runs, and goes on doing so. */
 export async function runEpochs(machine: Machine, cadence: Cadence): Promise<EpochRun> {
   const driver = machine.info.captureDriver.name;
   const encoder = await Encoder.create(machine.info.pageCount, ENCODER_SLOTS);
-  const watch = new PauseWatch();
   const loop = new Loop(machine, encoder);
   try {
     await loop.epoch({ from: 0, count: machine.info.pageCount });
     await loop.run({ ...cadence, forMs: WARM_UP_MS });
-    watch.take();
     let printed = '';
     machine.serial.onBytes = (bytes) => {
       printed += Buffer.from(bytes).toString('latin1');
@@ -70,9 +72,8 @@ export async function runEpochs(machine: Machine, cadence: Cadence): Promise<Epo
     const readBytes = bytesRead() - readBefore;
     const { name, why } = machine.info.captureDriver;
     if (name !== driver) throw new Error(`captured by ${name} in the end: ${why}`);
-    return { epochs, stillMs: watch.take(), seconds, readBytes, printed };
+    return { epochs, seconds, readBytes, printed };
   } finally {
-    watch.close();
     await encoder.close();
   }
 }
@@ -81,10 +82,14 @@ class Loop {
   private readonly machine: Machine;
   private readonly encoder: Encoder;
   private number = 0;
+  private latest: Epoch = { ...NOTHING };
 
   constructor(machine: Machine, encoder: Encoder) {
     this.machine = machine;
     this.encoder = encoder;
+    machine.onStill = (ms) => {
+      this.latest.stillMs = ms;
+    };
   }
 
   /** Each `epochMs` after the one before began, or as soon as can be. */
@@ -102,6 +107,8 @@ class Loop {
       encoding.push(encoded);
     }
     await Promise.all(encoding);
+    // The last is told of by an event.
+    await sleep(epochMs);
     return epochs;
   }
 
@@ -109,19 +116,21 @@ class Loop {
     const { machine, encoder } = this;
     const slot = await this.freeSlot();
     this.number += 1;
+    const epoch = { ...NOTHING };
+    this.latest = epoch;
     const calledAtMs = performance.now();
     await machine.pause();
-    const { findMs, copyMs, dirtyPageCount } = await machine.capture(slot, also);
-    machine.resume();
-    const resumedAtMs = performance.now();
-    const epoch: Epoch = {
-      ...{ pauseMs: resumedAtMs - calledAtMs, findMs, copyMs, dirtyPages: dirtyPageCount },
-      ...{ encodedMs: Number.NaN, wireBytes: Number.NaN },
-    };
+    const captured = await machine.capture(slot, also, true);
+    if (!captured.goesOn) machine.resume();
+    const goesOnAtMs = performance.now();
+    epoch.pauseMs = goesOnAtMs - calledAtMs;
+    epoch.findMs = captured.findMs;
+    epoch.copyMs = captured.copyMs;
+    epoch.dirtyPages = captured.dirtyPageCount;
     const encoded = encoder
       .encode(slot, 1, this.number, this.number === 1, () => {})
       .then(({ wireBytes }) => {
-        epoch.encodedMs = performance.now() - resumedAtMs;
+        epoch.encodedMs = performance.now() - goesOnAtMs;
         epoch.wireBytes = wireBytes;
       });
     return { epoch, encoded };

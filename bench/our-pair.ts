@@ -1,9 +1,6 @@
 /** A protected VM on QEMU with two hosts and a witness as processes, and a small guest on KVM. */
-import { mkdtempSync, readFileSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { ConsoleRead } from '../src/cli/console.js';
 import type { DemoHost, DemoPool } from '../src/cli/demo-pool.js';
 import type { VmStatus } from '../src/host/vm-status.js';
@@ -11,9 +8,8 @@ import { killAndReturn, onStage, statusOf, VM, type BenchVm } from './bench-pool
 import type { PairFigures, PairTask } from './pair-figures.js';
 import { loopsIn, tinyPath } from './peers.js';
 import { cpuSeconds, processTree, tcpBytesSent } from './processes.js';
-import { median, percentile } from './row.js';
+import { median } from './row.js';
 
-const PROBE = fileURLToPath(new URL('./pause-probe.js', import.meta.url));
 const WARM_UP_MS = 2_000;
 const REST_MS = 500;
 const POLL_MS = 2;
@@ -21,40 +17,30 @@ const OUTPUT_MS_MAX = 20_000;
 const MEMORY = '256MiB';
 
 export async function ourPair(task: PairTask): Promise<PairFigures> {
-  const folder = mkdtempSync(join(tmpdir(), 'mirror-pauses-'));
   const vm: BenchVm = {
     ...{ memory: MEMORY, epoch: `${task.epochMs}ms`, cmdline: '', nic: false },
     engine: 'qemu',
     ...{ boot: { kernel: resolve(tinyPath(task.pages)) }, hostArgs: ['--accelerator', 'kvm'] },
   };
-  const { NODE_OPTIONS: before = '' } = process.env;
-  process.env['NODE_OPTIONS'] = `${before} --import=${pathToFileURL(PROBE).href}`;
-  process.env['MIRROR_PAUSES'] = folder;
-  try {
-    return await onStage(vm, ({ pool }) => measure(pool, folder, task));
-  } finally {
-    process.env['NODE_OPTIONS'] = before;
-    delete process.env['MIRROR_PAUSES'];
-    rmSync(folder, { recursive: true, force: true });
-  }
+  return onStage(vm, ({ pool }) => measure(pool, task));
 }
 
-async function measure(pool: DemoPool, folder: string, task: PairTask): Promise<PairFigures> {
+async function measure(pool: DemoPool, task: PairTask): Promise<PairFigures> {
   const [owner] = pool.hosts;
   await untilLoops(owner);
   await sleep(WARM_UP_MS);
-  const before = await look(pool, folder);
+  const before = await look(pool);
   await sleep(task.seconds * 1_000);
-  const after = await look(pool, folder);
+  const after = await look(pool);
   const seconds = (after.atMs - before.atMs) / 1_000;
   const epochs = after.epoch - before.epoch;
   const printed = await textOf(owner, before.serialEnd, after.serialEnd);
-  const pauses = after.pauses.slice(before.pauses.length);
+  const { pauseMs } = await statusOf(owner);
   const takeovers: Takeover[] = [];
   for (let kill = 0; kill < task.kills; kill += 1) takeovers.push(await takeOver(pool));
   return {
-    pauseP50Ms: median(pauses),
-    pauseP99Ms: percentile(pauses, 0.99),
+    pauseP50Ms: pauseMs.p50,
+    pauseP99Ms: pauseMs.p99,
     epochsPerSecond: epochs / seconds,
     loopsPerSecond: loopsIn(printed) / seconds,
     bytesPerEpoch: (after.sentBytes - before.sentBytes) / epochs,
@@ -70,22 +56,15 @@ interface Look {
   readonly serialEnd: number;
   readonly sentBytes: number;
   readonly cpuSeconds: number;
-  readonly pauses: number[];
 }
 
-async function look({ hosts }: DemoPool, folder: string): Promise<Look> {
+async function look({ hosts }: DemoPool): Promise<Look> {
   const { pid, epoch, serialOffset } = await statusOf(hosts[0]);
   const processes = hosts.flatMap((host) => processTree(host.process?.pid ?? 0));
   return {
     ...{ atMs: performance.now(), epoch, serialEnd: serialOffset, sentBytes: tcpBytesSent(pid) },
     cpuSeconds: processes.reduce((sum, each) => sum + cpuSeconds(each), 0),
-    pauses: pausesIn(join(folder, String(pid))),
   };
-}
-
-function pausesIn(path: string): number[] {
-  if (!statSync(path, { throwIfNoEntry: false })) return [];
-  return readFileSync(path, 'utf8').trim().split('\n').map(Number);
 }
 
 const consoleFrom = (host: DemoHost, from: number): Promise<ConsoleRead> =>

@@ -5,7 +5,7 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { QemuMachine } from '../src/machine/qemu/qemu-machine.js';
-import { pickAccelerator } from '../src/machine/qemu/qemu-host.js';
+import { kvmIsUsable } from '../src/machine/qemu/qemu-host.js';
 import { runEpochs, untilOutput, type EpochRun } from './epoch-run.js';
 import { linuxGuest, whatLinuxOnQemuNeeds } from './linux-guest.js';
 import { leftOut } from './peers.js';
@@ -24,7 +24,7 @@ export async function qemuIdleBench(): Promise<Row[]> {
     ...{ memoryBytes: MEMORY_MB << 20, cmdline, nics: [] },
     ...{ kernel: readFileSync(kernel), initrd: readFileSync(initrd) },
   };
-  const accelerator = pickAccelerator();
+  const accelerator = kvmIsUsable() ? 'kvm' : 'tcg';
   const machine = await QemuMachine.create(spec, {
     accelerator,
     driver: { name: 'savedev', why: 'a bench' },
@@ -54,8 +54,9 @@ async function untilPrompt(machine: QemuMachine): Promise<void> {
 }
 
 /** Devices are saved while pages are looked for: what is left of a pause is all but the finding. */
-function rowsOf(name: string, { epochs, stillMs, seconds }: EpochRun): Row[] {
-  const restMs = epochs.map(({ pauseMs, findMs }) => pauseMs - findMs);
+function rowsOf(name: string, { epochs, seconds }: EpochRun): Row[] {
+  const restMs = epochs.map(({ stillMs, findMs }) => stillMs - findMs);
+  const stillMs = epochs.map((epoch) => epoch.stillMs);
   const findMs = epochs.map((epoch) => epoch.findMs);
   const pages = median(epochs.map(({ dirtyPages }) => dirtyPages));
   const longest = (values: number[]): string => `longest ${Math.max(...values).toFixed(2)}`;

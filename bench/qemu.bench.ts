@@ -61,8 +61,9 @@ function nameOf({ pages, memoryMb, xbzrle }: Case): string {
 }
 
 function rowsOf(each: Case, run: EpochRun): Row[] {
-  const { epochs, stillMs, seconds } = run;
+  const { epochs, seconds } = run;
   const of = (pick: (epoch: (typeof epochs)[number]) => number): number[] => epochs.map(pick);
+  const stillMs = of((epoch) => epoch.stillMs);
   const pauses = of(({ pauseMs }) => pauseMs);
   const encoded = of(({ encodedMs }) => encodedMs);
   const target = each.pauseMsMax === undefined ? {} : { target: { atMost: each.pauseMsMax } };

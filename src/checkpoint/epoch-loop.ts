@@ -77,6 +77,7 @@ export class EpochLoop {
     this.encoder = encoder;
     this.listener = listener;
     this.sweep = new Sweep(machine.info.pageCount);
+    machine.onStill = (ms) => this.figures.pauseMs.add(ms);
   }
 
   /** Epochs are cut one after the other, in the order in which they were asked for. */
@@ -85,6 +86,8 @@ export class EpochLoop {
       try {
         await this.runEpoch(order);
       } catch (error) {
+        // The gate has its output, and is closed if that matters: the VM may go on.
+        if (!order.hold) this.control.release('capture');
         this.listener.failed(
           order.epoch,
           error instanceof Error ? error : new Error(String(error)),
@@ -107,14 +110,12 @@ export class EpochLoop {
     const slot = await this.freeSlot();
     const range = this.sweep.next(order.final);
     await this.control.hold('capture');
-    const pausedAt = process.hrtime.bigint();
-    const result = await this.machine.capture(slot, range);
     const output = this.gate.cut(order.epoch, order.base);
-    if (!order.hold) this.control.release('capture');
-    const pauseMs = Number(process.hrtime.bigint() - pausedAt) / 1e6;
+    const result = await this.machine.capture(slot, range, !order.hold);
+    if (!order.hold) this.control.captured(result.goesOn);
     this.sweep.advance(range);
-    this.figures.captured(order.epoch, pauseMs, result);
-    if (order.final) this.figures.syncDone();
+    this.figures.captured(order.epoch, result);
+    if (order.final) this.figures.syncEnds(order.epoch);
     this.listener.captured(order.epoch, {
       complete: this.sweep.complete,
       ready: this.sweep.restFitsOneEpoch,

@@ -45,6 +45,7 @@ function settingsOf(input: Input): HostSettings {
     arbiter: textOption(input, 'arbiter'),
     stateDir: textOption(input, 'state-dir'),
     detectMs: optionalCount(input, 'detect-ms'),
+    accelerator: textOption(input, 'accelerator'),
     insecure: input.options['insecure'] === true ? true : undefined,
   };
   const set = Object.entries(given).filter(([, value]) => value !== undefined);
@@ -70,6 +71,7 @@ export const host: Command = {
     advertise: { type: 'string', about: 'HOST:PORT where peers dial it, if not the same' },
     arbiter: { type: 'string', about: 'witness:HOST:PORT, etcd:HOST:PORT,... or file:/PATH' },
     'detect-ms': { type: 'string', about: 'silence that counts as loss, 1000 unless given' },
+    accelerator: { type: 'string', about: 'auto, kvm or tcg, for QEMU machines' },
     config: { type: 'string', about: 'the same in a file: name, listen, arbiter, stateDir, ...' },
     insecure,
   },

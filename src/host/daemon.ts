@@ -68,9 +68,10 @@ export class Daemon {
   }
 
   get host(): HostIdentity {
-    const { name, stateDir, arbiter, detectMs, insecure } = this.config;
+    const { name, stateDir, arbiter, detectMs, insecure, accelerator } = this.config;
     const local = this.localAddress();
-    return { name, address: this.address, local, stateDir, arbiter, detectMs, insecure };
+    const { address } = this;
+    return { name, address, local, stateDir, arbiter, detectMs, insecure, accelerator };
   }
 
   /** Claims the state directory: before this nothing in it is touched. */

@@ -6,12 +6,12 @@ import { readFile } from 'node:fs/promises';
 import { builtinKernel } from '../guest/builtin.js';
 import type { Machine, MachineSpec } from '../machine/machine.js';
 import type { Accelerator } from '../machine/qemu/qemu-args.js';
-import { pickAccelerator, pickDriver } from '../machine/qemu/qemu-host.js';
+import { QemuChooser, type QemuChoice } from '../machine/qemu/qemu-choice.js';
 import { V86Machine } from '../machine/v86/v86-machine.js';
-import { checkQemu } from './engine-choice.js';
 import { FileStore, sha256 } from './file-store.js';
 import type { VmConfig } from './vm-config.js';
 import { VmProcessError } from './vm-process-error.js';
+import type { HostIdentity } from './vm-protocol.js';
 
 export interface VmDescription {
   readonly config: VmConfig;
@@ -32,12 +32,17 @@ export interface OfferContent {
 export class MachineSource {
   private readonly store: FileStore;
   private readonly auditEvery: number;
+  private readonly host: Pick<HostIdentity, 'stateDir' | 'accelerator'>;
+  private readonly qemu: QemuChooser;
+  private choice: QemuChoice | null = null;
   private described: VmDescription | null = null;
   private kernel: Uint8Array = new Uint8Array(0);
   private initrd: Uint8Array | null = null;
 
-  constructor(store: FileStore, auditEvery: number) {
+  constructor(store: FileStore, host: MachineSource['host'], auditEvery: number) {
     this.store = store;
+    this.host = host;
+    this.qemu = new QemuChooser(builtinKernel, host.stateDir);
     this.auditEvery = auditEvery;
   }
 
@@ -55,7 +60,8 @@ export class MachineSource {
     const { kernel, initrd } = config.boot;
     this.kernel = kernel === 'builtin' ? builtinKernel() : await readFile(kernel);
     this.initrd = initrd === null ? null : await readFile(initrd);
-    this.describe(config, config.engine === 'qemu' ? pickAccelerator() : null);
+    this.choice = config.engine === 'qemu' ? await this.qemu.choose(this.host.accelerator) : null;
+    this.describe(config, this.choice?.accelerator ?? null);
     await this.store.put(this.kernel);
     if (this.initrd) await this.store.put(this.initrd);
   }
@@ -63,7 +69,7 @@ export class MachineSource {
   /** The files have been fetched into the store before. */
   async fromOffer(specJson: string): Promise<void> {
     const offered = JSON.parse(specJson) as VmDescription;
-    if (offered.accelerator) checkQemu();
+    this.choice = offered.accelerator ? await this.qemu.choose(offered.accelerator) : null;
     this.kernel = await this.stored(offered.kernelSha256);
     this.initrd = offered.initrdSha256 === null ? null : await this.stored(offered.initrdSha256);
     this.describe(offered.config, offered.accelerator);
@@ -80,7 +86,7 @@ export class MachineSource {
   }
 
   create(): Promise<Machine> {
-    const { config, accelerator } = this.description;
+    const { config } = this.description;
     const spec = {
       memoryBytes: config.memoryBytes,
       kernel: this.kernel,
@@ -88,7 +94,7 @@ export class MachineSource {
       cmdline: config.boot.cmdline,
       nics: config.nics,
     };
-    if (accelerator) return createQemu(spec, accelerator);
+    if (this.choice) return createQemu(spec, this.choice);
     return V86Machine.create(spec, { auditEvery: this.auditEvery });
   }
 
@@ -111,7 +117,7 @@ export class MachineSource {
 }
 
 /** Loaded when it is needed: no other machine depends on what only Linux has. */
-async function createQemu(spec: MachineSpec, accelerator: Accelerator): Promise<Machine> {
+async function createQemu(spec: MachineSpec, choice: QemuChoice): Promise<Machine> {
   const { QemuMachine } = await import('../machine/qemu/qemu-machine.js');
-  return QemuMachine.create(spec, { accelerator, driver: pickDriver(accelerator) });
+  return QemuMachine.create(spec, choice);
 }

@@ -94,7 +94,7 @@ export class VmProcess {
   static async create(init: InitMessage): Promise<VmProcess> {
     const codec = await loadFrameCodec();
     const files = new FileStore(init.host.stateDir);
-    const source = new MachineSource(files, init.auditEvery);
+    const source = new MachineSource(files, init.host, init.auditEvery);
     const choice = init.vm && (await chooseEngine(init.vm, init.peer, init.host.detectMs));
     if (init.vm && choice) await source.fromConfig({ ...init.vm, engine: choice.engine });
     const links = init.vm ? await readyLinks(init.vm.nics) : [];

@@ -1,5 +1,6 @@
 /** What the daemon and a VM process say to each other over their IPC channel. */
 import type { CoreStatus } from '../core/events.js';
+import type { AcceleratorSetting } from '../machine/qemu/qemu-choice.js';
 import type { VmConfig } from './vm-config.js';
 
 export interface HostIdentity {
@@ -13,6 +14,8 @@ export interface HostIdentity {
   readonly detectMs: number;
   /** Plain connections beyond loopback are allowed. */
   readonly insecure: boolean;
+  /** For QEMU machines. */
+  readonly accelerator: AcceleratorSetting;
 }
 
 export interface InitMessage {

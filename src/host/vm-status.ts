@@ -22,6 +22,8 @@ export interface VmStatus extends CoreStatus {
   readonly pid: number;
   readonly engine: string;
   readonly dirtyTracking: string;
+  /** How captures are made, and why so. */
+  readonly captureDriver: { readonly name: string; readonly why: string };
   readonly protection: string;
   readonly pauseMs: Percentiles;
   readonly findMs: Percentiles;
@@ -56,6 +58,7 @@ export function vmStatus(vm: VmProcess): VmStatus {
     pid: process.pid,
     engine: machine?.info.engine ?? 'v86',
     dirtyTracking: machine?.info.dirtyTracking ?? 'patched',
+    captureDriver: machine?.info.captureDriver ?? { name: 'in-process', why: '' },
     protection: 'mirror',
     pauseMs: figures?.pauseMs.percentiles() ?? NO_FIGURE,
     findMs: figures?.findMs.percentiles() ?? NO_FIGURE,

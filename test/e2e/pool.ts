@@ -32,6 +32,7 @@ export interface Host {
 
 /** What the tests read of `mirror status --json`. */
 export interface Status {
+  readonly captureDriver: { readonly name: string; readonly why: string };
   readonly role: string;
   readonly state: string;
   readonly epoch: number;
@@ -56,6 +57,9 @@ export class TestPool {
   witnessAddress = '';
   witness: ChildProcess | null = null;
   private witnessPort = 0;
+
+  /** What its hosts run QEMU machines with. */
+  accelerator: 'auto' | 'kvm' | 'tcg' = 'auto';
 
   constructor(detectMs = 1_000) {
     this.detectMs = detectMs;
@@ -115,6 +119,7 @@ export class TestPool {
       ...['host', '--name', host.name, '--listen', host.listens],
       ...['--advertise', host.address],
       ...['--state-dir', host.stateDir, '--detect-ms', String(this.detectMs)],
+      ...['--accelerator', this.accelerator],
       ...['--arbiter', arbiterOf(this.arbiters.get(host.name) ?? '')],
       ...(host.namespace === null ? [] : ['--insecure']),
     ];

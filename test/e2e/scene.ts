@@ -76,20 +76,27 @@ async function addHost(pool: TestPool, paths: Paths, name: string): Promise<Host
   return pool.addHost(name, { arbiter, port, advertise });
 }
 
+export interface SceneGuest {
+  readonly engine?: 'v86' | 'qemu';
+  readonly accelerator?: 'kvm' | 'tcg';
+  readonly cmdline?: string;
+}
+
 /** A test of one scene, which has `deadlineMs`. */
 export function sceneTest(
   test: Test,
   name: string,
   deadlineMs: number,
   play: (scene: Scene) => Promise<void>,
-  engine = 'v86',
+  guest: SceneGuest = {},
 ): void {
-  test(name, () => within(deadlineMs, name, scene(play, engine)));
+  test(name, () => within(deadlineMs, name, scene(play, guest)));
 }
 
 /** Everything ends with the scene; nothing that the client saw may be lost or invented. */
-async function scene(play: (scene: Scene) => Promise<void>, engine: string): Promise<void> {
+async function scene(play: (scene: Scene) => Promise<void>, guest: SceneGuest): Promise<void> {
   const pool = new TestPool(1_000);
+  pool.accelerator = guest.accelerator ?? 'auto';
   const paths = new Paths();
   const network = new EthernetSwitch();
   const { port } = await network.listen('127.0.0.1', 0);
@@ -105,7 +112,7 @@ async function scene(play: (scene: Scene) => Promise<void>, engine: string): Pro
     await pool.startWitness();
     const a = await addHost(pool, paths, 'a');
     const b = await addHost(pool, paths, 'b');
-    const vm = pool.writeVm(VM, { switchPort: port, engine });
+    const vm = pool.writeVm(VM, { switchPort: port, ...guest });
     const started = await pool.mirror(a, ['start', vm, '--peer', b.address, '--audit']);
     assert.is(started.code, 0, started.stderr);
     await client.connect(20_000);

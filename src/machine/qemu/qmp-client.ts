@@ -2,23 +2,19 @@
  * QEMU's control channel: JSON lines over a unix socket, every command with a deadline. Source: the
  * QEMU Machine Protocol specification (docs/interop/qmp-spec).
  */
-import { channel } from 'node:diagnostics_channel';
 import type { Socket } from 'node:net';
 import { QemuError } from './qemu-error.js';
 
 const LINE_BYTES_MAX = 4 << 20;
 const ANSWER_MS_MAX = 5_000;
+const WATCH_MS = 1_000;
 
 export interface QmpEvent {
   readonly event: string;
-  /** By QEMU's clock, since 1970. */
-  readonly atMs: number;
   readonly data: Record<string, unknown>;
+  /** By QEMU's clock of the day, in `ms`. */
+  readonly atMs: number;
 }
-
-/** Every event of every QEMU of this process, for who measures from outside. */
-export const QMP_EVENTS = 'mirror:qmp-event';
-const published = channel(QMP_EVENTS);
 
 interface Greeting {
   readonly version: { readonly qemu: { major: number; minor: number; micro: number } };
@@ -51,6 +47,7 @@ export class QmpClient {
   private text = '';
   private nextId = 1;
   private failure: QemuError | null = null;
+  private watching: NodeJS.Timeout | undefined;
   private onGreeting: ((greeting: Greeting) => void) | null = null;
 
   private constructor(socket: Socket) {
@@ -92,6 +89,14 @@ export class QmpClient {
     });
   }
 
+  /** Asks now and then, so that a QEMU that answers no more is noticed though nobody needs it. */
+  watch(): void {
+    this.watching = setInterval(() => {
+      if (this.waiting.size === 0) this.execute('query-status').catch(() => {});
+    }, WATCH_MS);
+    this.watching.unref();
+  }
+
   close(): void {
     this.onFailure = null;
     this.onEvent = null;
@@ -123,11 +128,9 @@ export class QmpClient {
     else this.settle(message);
   }
 
-  private tell(name: string, { data = {}, timestamp }: Message): void {
-    const atMs = timestamp ? timestamp.seconds * 1e3 + timestamp.microseconds / 1e3 : 0;
-    const event: QmpEvent = { event: name, atMs, data };
-    this.onEvent?.(event);
-    if (published.hasSubscribers) published.publish(event);
+  private tell(event: string, { data = {}, timestamp }: Message): void {
+    const { seconds, microseconds } = timestamp ?? { seconds: 0, microseconds: 0 };
+    this.onEvent?.({ event, data, atMs: seconds * 1_000 + microseconds / 1_000 });
   }
 
   private settle(message: Message): void {
@@ -143,6 +146,7 @@ export class QmpClient {
   private fail(error: QemuError): void {
     if (this.failure) return;
     this.failure = error;
+    clearInterval(this.watching);
     for (const { timer, reject } of this.waiting.values()) {
       clearTimeout(timer);
       reject(error);

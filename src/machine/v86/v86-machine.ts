@@ -53,6 +53,7 @@ export class V86Machine implements Machine {
   readonly nics: readonly NicPort[];
   onPowerOff: (() => void) | null = null;
   onFailure: ((error: Error) => void) | null = null;
+  onStill: ((ms: number) => void) | null = null;
 
   private readonly spec: MachineSpec;
   private readonly engine: Engine;
@@ -64,6 +65,7 @@ export class V86Machine implements Machine {
   private phase: Phase = 'created';
   private poweredOff = false;
   private powerOffTold = false;
+  private stillSinceMs: number | null = null;
   private failed = false;
   private instructions = 0;
   private lastCounter = 0;
@@ -131,6 +133,8 @@ export class V86Machine implements Machine {
     this.expect('resume', 'paused');
     this.phase = 'running';
     this.clock.start();
+    if (this.stillSinceMs !== null) this.onStill?.(nowMs() - this.stillSinceMs);
+    this.stillSinceMs = null;
     if (this.poweredOff) setImmediate(() => this.tellPowerOff());
     else if (!this.failed) this.loop.start();
   }
@@ -140,6 +144,7 @@ export class V86Machine implements Machine {
     this.phase = 'pausing';
     await this.loop.stop();
     this.clock.freeze();
+    this.stillSinceMs = nowMs();
     if (this.phase === 'pausing') this.phase = 'paused';
   }
 
@@ -158,8 +163,8 @@ export class V86Machine implements Machine {
     into.pageCount = found.pageCount;
     const extras = { clock: this.clock.state(), poweredOff: this.poweredOff };
     into.deviceState = onClock(this.clock, () => saveDeviceState(this.engine.cpu, extras));
-    const { pageCount, dirtyCount, missedCount } = found;
-    return { pageCount, dirtyPageCount: dirtyCount, findMs, copyMs, missedPageCount: missedCount };
+    const { pageCount, dirtyCount: dirtyPageCount, missedCount: missedPageCount } = found;
+    return { pageCount, dirtyPageCount, findMs, copyMs, missedPageCount, goesOn: false };
   }
 
   async restore(deviceState: Uint8Array): Promise<void> {
