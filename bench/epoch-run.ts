@@ -70,6 +70,8 @@ export async function runEpochs(machine: Machine, cadence: Cadence): Promise<Epo
     const epochs = await loop.run(cadence);
     const seconds = (performance.now() - startedAtMs) / 1_000;
     const readBytes = bytesRead() - readBefore;
+    // How long the last took is told by an event.
+    await sleep(cadence.epochMs);
     const { name, why } = machine.info.captureDriver;
     if (name !== driver) throw new Error(`captured by ${name} in the end: ${why}`);
     return { epochs, seconds, readBytes, printed };
@@ -107,8 +109,6 @@ class Loop {
       encoding.push(encoded);
     }
     await Promise.all(encoding);
-    // The last is told of by an event.
-    await sleep(epochMs);
     return epochs;
   }
 
