@@ -35,7 +35,9 @@ async function measure(pool: DemoPool, task: PairTask): Promise<PairFigures> {
   const seconds = (after.atMs - before.atMs) / 1_000;
   const epochs = after.epoch - before.epoch;
   const printed = await textOf(owner, before.serialEnd, after.serialEnd);
-  const { pauseMs } = await statusOf(owner);
+  const { pauseMs, captureDriver } = await statusOf(owner);
+  const { name, why } = captureDriver;
+  if (name !== 'colo') throw new Error(`our pair is captured by ${name}: ${why}`);
   const takeovers: Takeover[] = [];
   for (let kill = 0; kill < task.kills; kill += 1) takeovers.push(await takeOver(pool));
   return {
