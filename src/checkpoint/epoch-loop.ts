@@ -45,6 +45,8 @@ export interface EpochListener {
   /** One more part of an epoch is encoded and may be sent. */
   encoded(part: EncodedPart): void;
   failed(epoch: number, error: Error): void;
+  /** An audit found pages that were not told as dirty; they are captured, this time. */
+  missed(epoch: number, pageCount: number): void;
 }
 
 const SLOT_WAIT_MS_MAX = 5_000;
@@ -115,6 +117,7 @@ export class EpochLoop {
     if (!order.hold) this.control.captured(result.goesOn);
     this.sweep.advance(range);
     this.figures.captured(order.epoch, result);
+    if (result.missedPageCount) this.listener.missed(order.epoch, result.missedPageCount);
     if (order.final) this.figures.syncEnds(order.epoch);
     this.listener.captured(order.epoch, {
       complete: this.sweep.complete,

@@ -7,6 +7,7 @@ import { builtinKernel } from '../guest/builtin.js';
 import type { Machine, MachineSpec } from '../machine/machine.js';
 import type { Accelerator } from '../machine/qemu/qemu-args.js';
 import { QemuChooser, type QemuChoice } from '../machine/qemu/qemu-choice.js';
+import type { QemuOptions } from '../machine/qemu/qemu-machine.js';
 import { V86Machine } from '../machine/v86/v86-machine.js';
 import { FileStore, sha256 } from './file-store.js';
 import type { VmConfig } from './vm-config.js';
@@ -21,6 +22,8 @@ export interface VmDescription {
   readonly epochMs: number | null;
   /** Of a QEMU machine: as its first host chose it, for the devices differ. */
   readonly accelerator: Accelerator | null;
+  /** One capture in so many is checked against all of memory, on whichever host; 0: none. */
+  readonly auditEvery: number;
 }
 
 export interface OfferContent {
@@ -61,7 +64,7 @@ export class MachineSource {
     this.kernel = kernel === 'builtin' ? builtinKernel() : await readFile(kernel);
     this.initrd = initrd === null ? null : await readFile(initrd);
     this.choice = config.engine === 'qemu' ? await this.qemu.choose(this.host.accelerator) : null;
-    this.describe(config, this.choice?.accelerator ?? null);
+    this.describe(config, this.choice?.accelerator ?? null, this.auditEvery);
     await this.store.put(this.kernel);
     if (this.initrd) await this.store.put(this.initrd);
   }
@@ -72,7 +75,7 @@ export class MachineSource {
     this.choice = offered.accelerator ? await this.qemu.choose(offered.accelerator) : null;
     this.kernel = await this.stored(offered.kernelSha256);
     this.initrd = offered.initrdSha256 === null ? null : await this.stored(offered.initrdSha256);
-    this.describe(offered.config, offered.accelerator);
+    this.describe(offered.config, offered.accelerator, offered.auditEvery);
   }
 
   offer(): OfferContent {
@@ -86,7 +89,7 @@ export class MachineSource {
   }
 
   create(): Promise<Machine> {
-    const { config } = this.description;
+    const { config, auditEvery } = this.description;
     const spec = {
       memoryBytes: config.memoryBytes,
       kernel: this.kernel,
@@ -94,11 +97,11 @@ export class MachineSource {
       cmdline: config.boot.cmdline,
       nics: config.nics,
     };
-    if (this.choice) return createQemu(spec, this.choice);
-    return V86Machine.create(spec, { auditEvery: this.auditEvery });
+    if (this.choice) return createQemu(spec, { ...this.choice, auditEvery });
+    return V86Machine.create(spec, { auditEvery });
   }
 
-  private describe(config: VmConfig, accelerator: Accelerator | null): void {
+  private describe(config: VmConfig, accelerator: Accelerator | null, auditEvery: number): void {
     this.described = {
       config,
       kernelSha256: sha256(this.kernel),
@@ -106,6 +109,7 @@ export class MachineSource {
       nics: config.nics,
       epochMs: config.epochMs,
       accelerator,
+      auditEvery,
     };
   }
 
@@ -117,7 +121,7 @@ export class MachineSource {
 }
 
 /** Loaded when it is needed: no other machine depends on what only Linux has. */
-async function createQemu(spec: MachineSpec, choice: QemuChoice): Promise<Machine> {
+async function createQemu(spec: MachineSpec, options: QemuOptions): Promise<Machine> {
   const { QemuMachine } = await import('../machine/qemu/qemu-machine.js');
-  return QemuMachine.create(spec, choice);
+  return QemuMachine.create(spec, options);
 }

@@ -260,6 +260,8 @@ export class VmProcess {
         machineFailed: (error) => this.machineFailed(error),
         captured: (epoch, sweep) => this.driver.dispatch({ type: 'captured', epoch, ...sweep }),
         encoded: (part) => this.sendPart(part),
+        missed: (epoch, pageCount) =>
+          this.warn('PAGES_MISSED', `an audit found ${pageCount} unseen pages in epoch ${epoch}`),
         failed: (epoch, error) =>
           this.driver.dispatch({ type: 'capture-failed', epoch, reason: error.message }),
       },

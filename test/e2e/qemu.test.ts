@@ -70,6 +70,9 @@ async function killEach({ pool, a, b }: Scene, driver: 'savedev' | 'colo'): Prom
     await isQemu(pool, owner, driver);
   }
   await rest(500);
+  const status = await pool.status(owner, 'web');
+  assert.is(status?.missedPages, 0);
+  assert.ok(driver === 'savedev' || (status?.auditedEpochs ?? 0) > 0, 'audits');
 }
 
 onQemu('kill -9 of each host in turn, re-protected every time', 120_000, (scene) =>

@@ -56,6 +56,7 @@ colo('pages are put together from what changed in them', () => {
       const marks = new Uint8Array(3);
       const pages = new ColoPages(copy, marks);
       pages.filled(1, fill);
+      marks.fill(0);
       const before = Buffer.alloc(PAGE_BYTES, fill);
       const after = Buffer.from(before);
       for (const [at, value] of edits) after[at] = value;
@@ -74,6 +75,7 @@ colo('changes that do not fit their page are refused, and touch no other', () =>
     fc.property(fc.uint8Array({ maxLength: 64 }), (sent) => {
       const copy = Buffer.alloc(3 * PAGE_BYTES, 7);
       const pages = new ColoPages(copy, new Uint8Array(3));
+      pages.filled(1, 7);
       try {
         pages.changed(1, 1, Buffer.from(sent), 0, sent.length);
       } catch (error) {
@@ -86,7 +88,27 @@ colo('changes that do not fit their page are refused, and touch no other', () =>
   );
   const pages = new ColoPages(Buffer.alloc(PAGE_BYTES), new Uint8Array(1));
   assert.throws(() => pages.filled(1, 0), /beyond memory/);
+  assert.throws(() => pages.changed(0, 1, Buffer.alloc(4), 0, 4), /never came whole/);
   assert.throws(() => pages.changed(0, 9, Buffer.alloc(4), 0, 4), /page encoding 9/);
+});
+
+colo('of the initial migration, pages are kept that QEMU keeps: those that come again', () => {
+  const copy = Buffer.alloc(2 * PAGE_BYTES);
+  const marks = new Uint8Array(2);
+  const pages = new ColoPages(copy, marks);
+  pages.beginInitial();
+  pages.full(0, Buffer.alloc(PAGE_BYTES, 1), 0);
+  pages.full(1, Buffer.alloc(PAGE_BYTES, 2), 0);
+  pages.full(1, Buffer.alloc(PAGE_BYTES, 3), 0);
+  pages.endInitial();
+  assert.equal([pages.holds(0), pages.holds(1)], [false, true]);
+  assert.equal([...marks], [0, 0]);
+  pages.changed(1, 1, Buffer.from([1, 1, 9]), 0, 3);
+  assert.equal([...copy.subarray(PAGE_BYTES, PAGE_BYTES + 3)], [3, 9, 3]);
+  assert.equal([...marks], [0, 1]);
+  assert.throws(() => pages.changed(0, 1, Buffer.from([1, 1, 9]), 0, 3), /never came whole/);
+  pages.beginInitial();
+  assert.is(pages.holds(1), false);
 });
 
 const factory = {

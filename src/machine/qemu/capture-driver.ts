@@ -4,6 +4,7 @@ import type { CaptureBuffer, PageRange } from '../machine.js';
 export interface DriverCapture {
   readonly pageCount: number;
   readonly dirtyCount: number;
+  readonly missed: number | null;
   readonly findMs: number;
   readonly copyMs: number;
   /** What `xen-save-devices-state` writes. */

@@ -32,12 +32,16 @@ export interface TakeRequest {
   readonly also: PageRange | null;
   /** The VM goes on as soon as its bytes are safe, if a checkpoint has stopped it. */
   readonly andGoOn: boolean;
+  /** Looks for pages that COLO missed. */
+  readonly audit: boolean;
 }
 
 export interface Captured {
   readonly kind: 'captured';
   readonly pageCount: number;
   readonly dirtyCount: number;
+  /** By an audit; null without. */
+  readonly missed: number | null;
   readonly findMs: number;
   readonly copyMs: number;
   /** What QEMU sent of its devices in the checkpoint that stopped the VM. */
@@ -90,10 +94,9 @@ export class CaptureThread {
 
   async take(
     { pageIndices, pageBytes }: CaptureBuffer,
-    also: PageRange | null,
-    andGoOn: boolean,
+    order: { also: PageRange | null; andGoOn: boolean; audit: boolean },
   ): Promise<Captured> {
-    const reply = await this.ask({ kind: 'take', pageIndices, pageBytes, also, andGoOn });
+    const reply = await this.ask({ kind: 'take', pageIndices, pageBytes, ...order });
     if (reply.kind === 'overflow') throw new CaptureOverflow(reply.pageCount, pageIndices.length);
     if (reply.kind !== 'captured') throw new QemuError('CAPTURE', 'an answer to something else');
     this.coloFigures = reply.figures;

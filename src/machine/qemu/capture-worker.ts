@@ -12,6 +12,7 @@ import type {
   TakeRequest,
 } from './capture-thread.js';
 import { ColoStream } from './colo-stream.js';
+import { MemoryAudit } from './memory-audit.js';
 import { QemuError } from './qemu-error.js';
 import { RamTracker } from './ram-tracker.js';
 
@@ -19,6 +20,7 @@ const port = parentPort;
 if (!port) throw new Error('the capture worker runs as a worker thread only');
 const { fd, bytes, foundBy, bell } = workerData as CaptureWorkerData;
 const tracker = await RamTracker.create(fd, bytes, foundBy);
+const audit = await MemoryAudit.create();
 const nowMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 /** How long QEMU may be silent within a checkpoint. */
 const COLO_MS_MAX = 2_000;
@@ -39,10 +41,11 @@ function answer(reply: CaptureReply): void {
 
 function take(request: TakeRequest): void {
   const startedAtMs = devices ? stoppedAtMs : nowMs();
+  const missed = request.audit && devices ? tracker.audit(audit) : null;
   const { dirtyCount, pageCount } = tracker.find(request.also);
   const foundAtMs = nowMs();
   try {
-    tracker.take(request, pageCount, devices && !request.also ? 'copy' : 'ram');
+    tracker.take(request, pageCount, devices && !needsRam(request) ? 'copy' : 'ram');
   } catch (error) {
     if (!(error instanceof CaptureOverflow)) throw error;
     answer({ kind: 'overflow', pageCount });
@@ -53,14 +56,14 @@ function take(request: TakeRequest): void {
   if (sent && request.andGoOn) goOn();
   const goesOn = sent !== null && !still;
   if (goesOn) devices = null;
-  const found = { pageCount, dirtyCount, findMs: foundAtMs - startedAtMs, copyMs };
+  const found = { pageCount, dirtyCount, missed, findMs: foundAtMs - startedAtMs, copyMs };
   answer({ kind: 'captured', ...found, devices: sent, goesOn, figures: colo?.figures ?? null });
   tracker.settle(request.pageBytes, pageCount);
 }
 
 function open(socketFd: number): void {
   const options = { ramName: RAM_NAME, msMax: COLO_MS_MAX };
-  colo = new ColoStream(socketFd, tracker.coloPages(), options);
+  colo = new ColoStream(socketFd, tracker.coloPages, options);
   colo.readInitial();
 }
 
@@ -75,15 +78,20 @@ function goOn(): void {
   inColo().goOn();
 }
 
+/** Not all that it takes is in what COLO sent. */
+function needsRam({ also, audit }: TakeRequest): boolean {
+  return also !== null || audit;
+}
+
 /**
- * The VM may go on before its checkpoint has been read: the stream holds its pages. But not if some
- * are asked for that were not written, for they are in RAM alone.
+ * The VM may go on before its checkpoint has been read: the stream holds its pages. But not if
+ * RAM itself has to be looked at.
  */
 function checkpoint(): void {
   let next: CaptureRequest | null = null;
   const look = (): void => {
     next ??= nextRequest();
-    if (next?.kind === 'take' && next.andGoOn && !next.also) goOn();
+    if (next?.kind === 'take' && next.andGoOn && !needsRam(next)) goOn();
   };
   devices = inColo().readCheckpoint({
     stopped: () => {

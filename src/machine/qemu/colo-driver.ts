@@ -34,7 +34,10 @@ type State = 'out' | 'running' | 'stopped';
 
 export interface ColoOptions {
   readonly why: string;
+  /** Pages go as what changed of them. */
   readonly xbzrle: boolean;
+  /** One capture in so many is checked against all of memory; 0: none. */
+  readonly auditEvery: number;
 }
 
 export class ColoDriver implements CaptureDriver {
@@ -45,6 +48,7 @@ export class ColoDriver implements CaptureDriver {
   private readonly options: ColoOptions;
   private state: State = 'out';
   private captured = false;
+  private captures = 0;
   private entering: Promise<void> | null = null;
   private server: Server | null = null;
   private socket: Socket | null = null;
@@ -72,10 +76,13 @@ export class ColoDriver implements CaptureDriver {
     this.state = 'stopped';
   }
 
-  async capture(into: CaptureBuffer, { also, andGoOn }: CaptureOrder): Promise<DriverCapture> {
+  async capture(into: CaptureBuffer, order: CaptureOrder): Promise<DriverCapture> {
     this.captured = true;
     const thread = await this.thread;
-    const found = await thread.take(into, also, andGoOn);
+    const { auditEvery } = this.options;
+    this.captures += 1;
+    const audit = auditEvery > 0 && this.captures % auditEvery === 0;
+    const found = await thread.take(into, { ...order, audit });
     if (found.goesOn) this.state = 'running';
     const devices = found.devices
       ? Buffer.concat([DEVICES_HEADER, found.devices])

@@ -57,9 +57,7 @@ export class ColoStream {
   private end = 0;
   private inRam = false;
   private listener: CheckpointListener | null = null;
-  /** Where pages go; those of the initial migration are in RAM, and nowhere else. */
   private readonly pages: ColoPages;
-  private keeps = false;
 
   /** `msMax`: how long QEMU may be silent in the middle of something. */
   constructor(
@@ -78,8 +76,10 @@ export class ColoStream {
   readInitial(): void {
     if (this.u32() !== MAGIC) throw new QemuError('QEMU_STREAM', 'QEMU sent no migration stream');
     this.u32();
+    this.pages.beginInitial();
     for (let section = this.u8(); section !== Section.full; section = this.u8())
       this.skipSection(section);
+    this.pages.endInitial();
     this.skipDevices();
   }
 
@@ -95,7 +95,6 @@ export class ColoStream {
    */
   readCheckpoint(listener: CheckpointListener): Uint8Array {
     this.listener = listener;
-    this.keeps = true;
     this.expect(Message.request);
     this.send(Message.reply);
     this.expect(Message.send);
@@ -155,14 +154,14 @@ export class ColoStream {
       if (flags & Flag.sizes) this.skipBlocks(offset);
       else {
         if (!(flags & Flag.sameBlock)) this.inRam = this.name() === this.ramName;
-        this.record(flags, this.keeps && this.inRam ? offset / PAGE_BYTES : -1);
+        this.record(flags, this.inRam ? offset / PAGE_BYTES : -1);
       }
     }
     if (this.u8() !== More.footer) throw new QemuError('QEMU_STREAM', 'no section footer');
     this.u32();
   }
 
-  /** `page` is -1 where its bytes do not matter. */
+  /** `page` is -1 outside of the VM's memory. */
   private record(flags: number, page: number): void {
     const { records } = this.figures;
     if (flags & Flag.page) {

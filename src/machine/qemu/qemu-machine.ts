@@ -45,8 +45,10 @@ export interface QemuOptions {
   readonly accelerator: Accelerator;
   /** `colo` needs KVM. */
   readonly driver: { readonly name: CaptureDriver['name']; readonly why: string };
-  /** For COLO: pages sent as what changed of them. */
+  /** For COLO, see `ColoOptions`: on unless told. */
   readonly xbzrle?: boolean;
+  /** For COLO: none unless told. Comparing looks at all of memory anyway. */
+  readonly auditEvery?: number;
 }
 
 export class QemuMachine implements Machine {
@@ -190,8 +192,8 @@ export class QemuMachine implements Machine {
     }
     into.pageCount = pageCount;
     into.deviceState = encodeDeviceImage({ template, devices, poweredOff, lagMs });
-    const { findMs, copyMs } = times;
-    return { pageCount, dirtyPageCount, findMs, copyMs, missedPageCount: null, goesOn };
+    const { findMs, copyMs, missed: missedPageCount } = times;
+    return { pageCount, dirtyPageCount, findMs, copyMs, missedPageCount, goesOn };
   }
 
   async stop(): Promise<void> {
@@ -258,10 +260,10 @@ export class QemuMachine implements Machine {
 
   private newDriver(qemu: QemuProcess): CaptureDriver {
     const thread = this.startThread();
-    const { driver, xbzrle = true } = this.options;
+    const { driver, xbzrle = true, auditEvery = 0 } = this.options;
     const { why } = driver;
     if (driver.name === 'savedev') return new SavedevDriver(qemu, thread, why);
-    const colo = new ColoDriver(qemu, thread, { why, xbzrle });
+    const colo = new ColoDriver(qemu, thread, { why, xbzrle, auditEvery });
     return new FallbackDriver(qemu, colo, () => this.newThread('compare'));
   }
 

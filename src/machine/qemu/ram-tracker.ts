@@ -8,6 +8,7 @@ import { PAGE_BYTES, type PageRange } from '../machine.js';
 import { ColoPages } from './colo-pages.js';
 import { loadRamKernels, type RamKernels } from '../ram-kernels.js';
 import { Access, mapInto } from './libc.js';
+import type { MemoryAudit } from './memory-audit.js';
 import { writtenExtents, type Extent } from './ram-file.js';
 
 const WASM_PAGE_BYTES = 65_536;
@@ -23,6 +24,8 @@ export interface Found {
 export type FoundBy = 'compare' | 'colo';
 
 export class RamTracker {
+  /** Where COLO puts its pages. */
+  readonly coloPages: ColoPages;
   private readonly foundBy: FoundBy;
   private readonly fd: number;
   private readonly bytes: number;
@@ -62,10 +65,13 @@ export class RamTracker {
     this.taken = this.dirty + this.mapPages;
     this.copy = Math.ceil((this.taken + this.mapPages) / 64) * 64 + SKEW_BYTES;
     this.copied = Buffer.from(memory.buffer, this.copy, bytes);
+    this.coloPages = new ColoPages(this.copied, this.marks());
   }
 
-  coloPages(): ColoPages {
-    return new ColoPages(this.copied, this.marks());
+  /** How many pages COLO has missed: these are marked too. */
+  audit(audit: MemoryAudit): number {
+    const { ram, copied: copy, coloPages: pages } = this;
+    return audit.look({ ram, copy, pages }, writtenExtents(this.fd, this.bytes), this.marks());
   }
 
   /** What has been written up to now does not count as dirty. */

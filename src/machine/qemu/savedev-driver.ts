@@ -38,7 +38,7 @@ export class SavedevDriver implements CaptureDriver {
     await this.ready;
     const tracker = await this.tracker;
     const [found, devices] = await Promise.all([
-      tracker.take(into, also, false),
+      tracker.take(into, { also, andGoOn: false, audit: false }),
       saveDevices(this.qemu),
     ]);
     return { ...found, devices };
