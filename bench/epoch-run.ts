@@ -4,7 +4,6 @@ import { readFileSync } from 'node:fs';
 import { Encoder } from '../src/checkpoint/encoder.js';
 import type { CaptureBuffer, Machine, PageRange } from '../src/machine/machine.js';
 
-const ENCODER_SLOTS = 2;
 const FIRST_OUTPUT_MS_MAX = 30_000;
 const WARM_UP_MS = 1_500;
 
@@ -57,7 +56,7 @@ export async function untilOutput(machine: Machine): Promise<void> {
 /** Of a machine that runs, and goes on doing so. */
 export async function runEpochs(machine: Machine, cadence: Cadence): Promise<EpochRun> {
   const driver = machine.info.captureDriver.name;
-  const encoder = await Encoder.create(machine.info.pageCount, ENCODER_SLOTS);
+  const encoder = await Encoder.create(machine.info.pageCount);
   const loop = new Loop(machine, encoder);
   try {
     await loop.epoch({ from: 0, count: machine.info.pageCount });
@@ -138,7 +137,7 @@ class Loop {
 
   private async freeSlot(): Promise<CaptureBuffer> {
     for (;;) {
-      const slot = this.encoder.takeSlot();
+      const slot = this.encoder.takeSlot(this.machine.info.pageCount);
       if (slot) return slot;
       await sleep(1);
     }

@@ -21,7 +21,7 @@ export async function qemuIdleBench(): Promise<Row[]> {
   if (leftOut('an idle Linux', whatLinuxOnQemuNeeds())) return [];
   const { kernel, initrd, cmdline } = await linuxGuest();
   const spec = {
-    ...{ memoryBytes: MEMORY_MB << 20, cmdline, nics: [] },
+    ...{ memoryBytes: MEMORY_MB << 20, cmdline, nics: [], disks: [] },
     ...{ kernel: readFileSync(kernel), initrd: readFileSync(initrd) },
   };
   const accelerator = kvmIsUsable() ? 'kvm' : 'tcg';

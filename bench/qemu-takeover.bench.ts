@@ -31,7 +31,7 @@ export async function qemuTakeoverBench(): Promise<Row[]> {
 function builtinSpec(): MachineSpec {
   const cmdline = 'tick=2 dirty=256 pattern=sparse';
   const kernel = builtinKernel();
-  return { memoryBytes: 256 << 20, kernel, initrd: null, cmdline, nics: [] };
+  return { memoryBytes: 256 << 20, kernel, initrd: null, cmdline, nics: [], disks: [] };
 }
 
 /** What a standby has of its owner. */

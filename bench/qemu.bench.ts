@@ -34,7 +34,7 @@ export async function qemuBench(): Promise<Row[]> {
 
 export function tinySpec(pages: TinyPages, memoryMb: number): MachineSpec {
   const kernel = tinyKernel(pages);
-  return { memoryBytes: memoryMb << 20, kernel, initrd: null, cmdline: '', nics: [] };
+  return { memoryBytes: memoryMb << 20, kernel, initrd: null, cmdline: '', nics: [], disks: [] };
 }
 
 export const KVM: QemuOptions = {

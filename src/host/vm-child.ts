@@ -27,7 +27,7 @@ interface Pending {
 
 export class VmRequestError extends MirrorError {}
 
-/** glibc keeps what is freed, for each thread apart: tens of MB after a dirty storm. Not so here. */
+/** glibc keeps what is freed, for each thread apart: tens of MB after a dirty storm. */
 const FRUGAL = {
   MALLOC_ARENA_MAX: '1',
   MALLOC_TRIM_THRESHOLD_: String(256 << 10),

@@ -7,7 +7,7 @@ import { skip, testIf, until } from '../within.js';
 import { processTree, type Host, type TestPool } from './pool.js';
 import { rest, sceneTest, type Scene } from './scene.js';
 
-const ROUNDS = 3;
+const ROUNDS = 2;
 const e2e = suite('qemu');
 const missing = whatQemuNeeds();
 
