@@ -14,6 +14,7 @@ import { EthernetSwitch } from '../network/switch.js';
 import { WitnessServer } from '../pool/witness-server.js';
 import {
   optionalCount,
+  sizeOption,
   listenAddress,
   need,
   noArgs,
@@ -54,7 +55,9 @@ function settingsOf(input: Input): HostSettings {
     arbiter: textOption(input, 'arbiter'),
     stateDir: textOption(input, 'state-dir'),
     detectMs: optionalCount(input, 'detect-ms'),
+    accelerator: textOption(input, 'accelerator'),
     insecure: input.options['insecure'] === true ? true : undefined,
+    memory: sizeOption(input, 'memory'),
   };
   const set = Object.entries(given).filter(([, value]) => value !== undefined);
   return { ...fromFile, ...(Object.fromEntries(set) as HostSettings) };
@@ -79,6 +82,8 @@ export const host: Command = {
     advertise,
     arbiter: { type: 'string', about: 'witness:HOST:PORT, etcd:HOST:PORT,... or file:/PATH' },
     'detect-ms': { type: 'string', about: 'silence that counts as loss, 1000 unless given' },
+    accelerator: { type: 'string', about: 'auto, kvm or tcg, for QEMU machines' },
+    memory: { type: 'string', about: 'what its VMs may take all together, such as 8GiB' },
     config: { type: 'string', about: 'the same in a file: name, listen, arbiter, stateDir, ...' },
     insecure,
   },

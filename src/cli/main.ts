@@ -52,7 +52,7 @@ function help(): string {
     `Mirror keeps a VM alive through the loss of its host.\n\n${rows.join('\n')}\n\n` +
     '  mirror help <command>           its options\n\n' +
     'Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such VM or no daemon, 4 refused for\n' +
-    'safety, 5 not protected, 124 timed out, 130 interrupted.\n'
+    'safety or capacity, 5 not protected, 124 timed out, 130 interrupted.\n'
   );
 }
 

@@ -28,6 +28,10 @@ const peerOption = {
   type: 'string',
   about: 'name (see mirror hosts) or HOST:PORT of the host that is to mirror it',
 } as const;
+const unsafeDisks = {
+  type: 'boolean',
+  about: 'mirror it though it writes to disks that are not mirrored',
+} as const;
 const timeout = { type: 'string', about: 'such as 30s; past it exit code 124' } as const;
 
 /** A path to a VM's file, or a name looked up in the state directory. */
@@ -52,6 +56,7 @@ export const start: Command = {
     protection: { type: 'string', about: 'mirror, the only level yet' },
     'audit-every': { type: 'string', about: 'compare all of memory every so many epochs' },
     audit: { type: 'boolean', about: 'compare all of memory at every epoch' },
+    'unsafe-disks': unsafeDisks,
     'no-wait': { type: 'boolean', about: 'return as soon as it is started' },
     timeout,
   },
@@ -68,6 +73,7 @@ export const start: Command = {
       ...{
         peer,
         auditEvery,
+        unsafeDisks: input.options['unsafe-disks'] === true,
         epoch: textOption(input, 'epoch'),
         engine: textOption(input, 'engine'),
       },
@@ -179,6 +185,9 @@ export const protect = commandOf(
   'mirror a running VM to another host',
   'protect',
   'is being protected; see mirror status',
-  { peer: peerOption },
-  (input) => ({ peer: need(input, 'peer') }),
+  { peer: peerOption, 'unsafe-disks': unsafeDisks },
+  (input) => ({
+    peer: need(input, 'peer'),
+    unsafeDisks: input.options['unsafe-disks'] === true,
+  }),
 );

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { statusOf, type ToldStatus } from './child-status.js';
 import { ControlSocket, text, type Params } from './control-socket.js';
 import type { Daemon } from './daemon.js';
+import { refuseUnsafeDisks } from './local-disks.js';
 import { HostError } from './host-error.js';
 import { answerTrust } from './trust-api.js';
 import type { VmChild } from './vm-child.js';
@@ -65,6 +66,7 @@ export class ControlServer extends ControlSocket {
   private async start(params: Params): Promise<unknown> {
     let config: VmConfig = parseVmConfig(text(params, 'yaml'), text(params, 'path'));
     const { peer, epoch, engine, auditEvery } = params;
+    if (typeof peer === 'string') config = mirrored(config, params['unsafeDisks'] === true);
     if (engine === 'v86' || engine === 'qemu') config = withEngine(config, engine);
     if (typeof epoch === 'string') config = { ...config, epochMs: parseEpoch(epoch) };
     const child = await this.daemon.start({
@@ -75,6 +77,11 @@ export class ControlServer extends ControlSocket {
     await startedOrFailed(child);
     return { name: config.name };
   }
+}
+
+function mirrored(config: VmConfig, unsafeDisks: boolean): VmConfig {
+  refuseUnsafeDisks(config, unsafeDisks, 'Nothing was started');
+  return { ...config, unsafeDisks };
 }
 
 function withEngine(config: VmConfig, engine: 'v86' | 'qemu'): VmConfig {

@@ -15,7 +15,12 @@ import { Admission } from './admission.js';
 import type { HostConfig } from './host-config.js';
 import { HostError } from './host-error.js';
 import { houseOf } from './household.js';
+import { faultsOfDisks } from './local-disks.js';
+import { memoryNeed, memoryRoom, usedBytes, type MemoryRoom } from './memory-room.js';
 import { OrphanWatch } from './orphan-watch.js';
+import { builtinKernel } from '../guest/builtin.js';
+import { QemuChooser } from '../machine/qemu/qemu-choice.js';
+import { whatQemuNeeds } from '../machine/qemu/qemu-host.js';
 import { claimStateDir } from './state-dir.js';
 import { VmChild } from './vm-child.js';
 import { NAME, type VmConfig } from './vm-config.js';
@@ -83,9 +88,10 @@ export class Daemon {
   }
 
   get host(): HostIdentity {
-    const { name, stateDir, arbiter, detectMs, insecure } = this.config;
+    const { name, stateDir, arbiter, detectMs, insecure, accelerator } = this.config;
     const local = this.localAddress();
-    return { name, address: this.address, local, stateDir, arbiter, detectMs, insecure };
+    const { address } = this;
+    return { name, address, local, stateDir, arbiter, detectMs, insecure, accelerator };
   }
 
   /** Claims the state directory: before this nothing in it is touched. */
@@ -115,6 +121,7 @@ export class Daemon {
     for (const vm of known) if (vm.owner) this.recover(vm);
     this.orphans = this.watchOrphans();
     this.keeper.start();
+    this.tryQemu();
     return this.address;
   }
 
@@ -227,6 +234,15 @@ export class Daemon {
     return reachable.includes(':') ? `[${reachable}]:${this.port}` : `${reachable}:${this.port}`;
   }
 
+  /** What VM processes want to know is found out before the first of them asks. */
+  private tryQemu(): void {
+    const { accelerator, stateDir } = this.config;
+    if (whatQemuNeeds() !== '') return;
+    new QemuChooser(builtinKernel, stateDir).choose(accelerator).catch((error: unknown) => {
+      this.options.onFault?.(`QEMU cannot be used: ${String(error)}`);
+    });
+  }
+
   private watchOrphans(): OrphanWatch {
     return new OrphanWatch({
       host: this.config.name,
@@ -252,9 +268,22 @@ export class Daemon {
     this.spawn({ role: 'primary', ...init });
   }
 
-  private spawn(init: Omit<InitMessage, 'type' | 'host'>): VmChild {
-    const { vmName: name } = init;
-    const child = new VmChild({ type: 'init', host: this.host, ...init }, this.options.vmEntry);
+  /** For a VM, beside all others. */
+  private roomFor(vmUuid: string): MemoryRoom | null {
+    const others = this.allLiving().filter(({ init }) => init.vmUuid !== vmUuid);
+    const commitments = others.map(({ config, pid, peerAddress }) => {
+      const bytes = config ? memoryNeed(config, peerAddress !== null).bytes : 0;
+      return { bytes, usedBytes: usedBytes(pid) };
+    });
+    return memoryRoom(this.config.memoryBytes, commitments);
+  }
+
+  private spawn(without: Omit<InitMessage, 'type' | 'host' | 'room'>): VmChild {
+    const { vmName: name, vmUuid } = without;
+    const init: InitMessage = {
+      ...{ type: 'init', host: this.host, room: this.roomFor(vmUuid), ...without },
+    };
+    const child = new VmChild(init, this.options.vmEntry);
     const family = this.families.get(name) ?? new VmFamily();
     this.families.set(name, family);
     family.add(child);
@@ -303,6 +332,7 @@ export class Daemon {
       host: this.config.name,
       admission: this.admission,
       isAlive: (vmUuid, incarnation) => this.isAlive(vmUuid, incarnation),
+      roomForMore: () => this.roomFor(''),
       checkStandby: (vmName, vmUuid) => this.checkStandby(vmName, vmUuid),
       standbyFor: (vmName, vmUuid) => this.standbyFor(vmName, vmUuid),
     });
@@ -355,5 +385,7 @@ async function bootFilesThere(config: VmConfig): Promise<void> {
       faults.push(`boot.${key}: cannot read ${path}: nothing was started`);
     });
   }
+  for (const fault of await faultsOfDisks(config.disks))
+    faults.push(`${fault}: nothing was started`);
   if (faults.length > 0) throw new ConfigError(faults);
 }

@@ -1,11 +1,14 @@
 /** What a daemon is told at its start: by `--config host.yaml`, by options, or by both. */
 import * as v from 'valibot';
+import type { AcceleratorSetting } from '../machine/qemu/qemu-choice.js';
 import { parseArbiter, plainAddresses } from '../pool/arbiter.js';
 import { isLoopback, parseAddress } from '../wire/address.js';
 import { HostError } from './host-error.js';
+import { size } from './sizes.js';
 import { NAME } from './vm-config.js';
 import { readYaml } from './yaml-file.js';
 
+const ACCELERATORS = ['auto', 'kvm', 'tcg'] as const;
 const DETECT_MS = { min: 100, max: 60_000 };
 
 const schema = v.strictObject({
@@ -16,6 +19,8 @@ const schema = v.strictObject({
   arbiter: v.optional(v.string()),
   detectMs: v.optional(v.number()),
   insecure: v.optional(v.boolean()),
+  accelerator: v.optional(v.picklist(ACCELERATORS, 'must be auto, kvm or tcg')),
+  memory: v.optional(size),
 });
 
 export type HostSettings = v.InferOutput<typeof schema>;
@@ -29,6 +34,10 @@ export interface HostConfig {
   readonly arbiter: string;
   readonly detectMs: number;
   readonly insecure: boolean;
+  /** For QEMU machines. */
+  readonly accelerator: AcceleratorSetting;
+  /** What its VMs may take all together; `null`: what there is. */
+  readonly memoryBytes: number | null;
 }
 
 export function parseHostSettings(text: string, path: string): HostSettings {
@@ -51,7 +60,12 @@ export function hostConfig(settings: HostSettings, stateDirStandard: string): Ho
   const advertise = advertised(listen, settings.advertise);
   for (const address of plainAddresses(parseArbiter(arbiter))) requireSecure(address, insecure);
   const stateDir = settings.stateDir ?? stateDirStandard;
-  return { name, listen, advertise, stateDir, arbiter, detectMs, insecure };
+  const accelerator = settings.accelerator ?? 'auto';
+  if (!ACCELERATORS.includes(accelerator))
+    throw usage(`--accelerator ${accelerator}: must be auto, kvm or tcg`);
+  const memoryBytes = settings.memory ?? null;
+  const place = { name, listen, advertise, stateDir, arbiter };
+  return { ...place, detectMs, insecure, accelerator, memoryBytes };
 }
 
 function advertised(listen: string, advertise: string | undefined): string | null {

@@ -1,11 +1,12 @@
 /** What a host does for those who come through its door: probes, permissions, standbys. */
 import { whatQemuNeeds } from '../machine/qemu/qemu-host.js';
-import type { Line } from '../wire/line-exchange.js';
+import { wordOf, type Line } from '../wire/line-exchange.js';
 import type { House } from '../wire/secure-door.js';
 import type { Peer } from '../wire/trust-store.js';
 import type { Admission } from './admission.js';
 import { HostError } from './host-error.js';
-import { answerPlainly, type PeerAnswer } from './peer-control.js';
+import type { MemoryRoom } from './memory-room.js';
+import { answerPlainly, lineOf, type PeerAnswer } from './peer-control.js';
 import type { VmChild } from './vm-child.js';
 
 /** What this needs of the daemon. */
@@ -13,6 +14,8 @@ export interface Household {
   readonly host: string;
   readonly admission: Admission;
   isAlive(vmUuid: string, incarnation: string): boolean | 'unknown';
+  /** Memory for a further VM. */
+  roomForMore(): MemoryRoom | null;
   /** Throws if no standby could be made. */
   checkStandby(vmName: string, vmUuid: string): void;
   standbyFor(vmName: string, vmUuid: string): VmChild;
@@ -39,7 +42,7 @@ export function houseOf(household: Household): House {
 async function ask(household: Household, peer: Peer, request: Line): Promise<object> {
   switch (request['op']) {
     case 'probe':
-      return answer(household, String(request['vmUuid']), String(request['incarnation']));
+      return lineOf(answer(household, wordOf(request, 'vmUuid'), wordOf(request, 'incarnation')));
     case 'stand-by':
       return { ticket: await permit(household, peer, request) };
     default:
@@ -54,8 +57,10 @@ async function permit(household: Household, peer: Peer, request: Line): Promise<
   return ticket;
 }
 
-/** A probe without a VM asks for nothing but the engines. */
-function answer({ host, isAlive }: Household, vmUuid: string, incarnation: string): PeerAnswer {
+/** A probe without a VM asks for the engines, and for the memory that a further one would have. */
+function answer(household: Household, vmUuid: string, incarnation: string): PeerAnswer {
+  const { host } = household;
   const engines = whatQemuNeeds() === '' ? ['v86', 'qemu'] : ['v86'];
-  return { alive: isAlive(vmUuid, incarnation), host, engines };
+  const room = vmUuid === '' ? household.roomForMore() : null;
+  return { alive: household.isAlive(vmUuid, incarnation), host, engines, room };
 }

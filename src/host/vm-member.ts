@@ -20,10 +20,12 @@ import { loadFrameCodec, type FrameCodec } from '../wire/frame.js';
 import { Security } from '../wire/security.js';
 import { chooseEngine } from './engine-choice.js';
 import { FileStore } from './file-store.js';
+import { refuseUnsafeDisks } from './local-disks.js';
 import { MachineSource } from './machine-source.js';
 import { NoteStore } from './note-store.js';
 import { probePeer } from './peer-control.js';
 import { PrimarySide } from './primary-side.js';
+import { guardStandby, guardStart } from './room-guard.js';
 import { monotonicMs, VmDriver, type EffectHandlers } from './vm-driver.js';
 import { acceptVm, dialVm, type ProvenPeer, type VmConnection } from './vm-dial.js';
 import { VmLink } from './vm-link.js';
@@ -71,6 +73,7 @@ export class VmProcess {
   readonly incarnation: string;
   readonly init: InitMessage;
   readonly driver: VmDriver;
+  readonly security: Security;
   serial = new SerialRing();
   lastTakeover: TakeoverFigures | null = null;
   readonly warnings: { code: string; text: string }[] = [];
@@ -83,7 +86,6 @@ export class VmProcess {
   private readonly arbiter: Arbiter;
   private readonly notes: NoteStore;
   private readonly files: FileStore;
-  private readonly security: Security;
   private cables: readonly ReadyLink[];
   private readonly links = new Map<SessionId, VmLink>();
   private readonly epochSession = new Map<number, SessionId>();
@@ -98,11 +100,14 @@ export class VmProcess {
   static async create(init: InitMessage): Promise<VmProcess> {
     const codec = await loadFrameCodec();
     const files = new FileStore(init.host.stateDir);
-    const source = new MachineSource(files, init.auditEvery);
+    const source = new MachineSource(files, init.host, init.auditEvery);
     const security = new Security(init.host);
     const ask = { security, deadlineMs: init.host.detectMs };
     const choice = init.vm && (await chooseEngine(init.vm, init.peer, ask));
-    if (init.vm && choice) await source.fromConfig({ ...init.vm, engine: choice.engine });
+    if (init.vm && choice) {
+      await source.fromConfig({ ...init.vm, engine: choice.engine });
+      await guardStart(security, init, source.description);
+    }
     const links = init.vm ? await readyLinks(init.vm.nics) : [];
     const incarnation = randomUUID();
     const notes = new NoteStore(init.host.stateDir, init.vmUuid, incarnation);
@@ -165,11 +170,17 @@ export class VmProcess {
       waiting.push((error) => {
         if (error !== null) return reject(new VmProcessError('REFUSED', error));
         if (command.type === 'protect') this.peerIs(command.peer);
-        if (command.type === 'unprotect') this.peerIs(null);
+        if (command.type === 'unprotect') this.unprotected();
         resolve();
       });
       this.driver.dispatch({ type: 'command', command });
     });
+  }
+
+  /** What was allowed of its disks was so for the mirror that there is no more. */
+  private unprotected(): void {
+    this.source.allowUnsafeDisks(false);
+    this.peerIs(null);
   }
 
   private coreConfig(): CoreConfig {
@@ -268,6 +279,8 @@ export class VmProcess {
         machineFailed: (error) => this.machineFailed(error),
         captured: (epoch, sweep) => this.driver.dispatch({ type: 'captured', epoch, ...sweep }),
         encoded: (part) => this.sendPart(part),
+        missed: (epoch, pageCount) =>
+          this.warn('PAGES_MISSED', `an audit found ${pageCount} unseen pages in epoch ${epoch}`),
         failed: (epoch, error) =>
           this.driver.dispatch({ type: 'capture-failed', epoch, reason: error.message }),
       },
@@ -369,6 +382,8 @@ export class VmProcess {
     this.peerIs(peer);
     try {
       const { vmName, vmUuid, host } = this.init;
+      const { config } = this.source.description;
+      refuseUnsafeDisks(config, config.unsafeDisks, 'It was not mirrored');
       const { generation } = this.driver.status();
       const claim = { vmName, vmUuid, incarnation: this.incarnation, generation };
       const link = this.linkOn(await dialVm(this.security, peer, claim, host.detectMs));
@@ -398,6 +413,7 @@ export class VmProcess {
       this.peerAddress = offer.address;
       if (!this.replica) {
         await this.source.fromOffer(offer.specJson);
+        guardStandby(this.init, this.source.description);
         this.cables = await readyLinks(this.source.description.nics);
         this.replica = await Replica.create(await this.standbyMachine());
       }
@@ -405,7 +421,7 @@ export class VmProcess {
       link.accepted();
     } catch (error) {
       const { message } = describe(error);
-      link?.refuse(message);
+      link?.refuse(`host ${this.init.host.name}: ${message}`);
       this.warn('OFFER_FAILED', message);
       // A standby lives for one connection: without it there is nothing to wait for.
       if (this.links.size === 0 && !this.primary) this.exit('released');

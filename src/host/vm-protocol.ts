@@ -1,5 +1,7 @@
 /** What the daemon and a VM process say to each other over their IPC channel. */
 import type { CoreStatus } from '../core/events.js';
+import type { AcceleratorSetting } from '../machine/qemu/qemu-choice.js';
+import type { MemoryRoom } from './memory-room.js';
 import type { VmConfig } from './vm-config.js';
 import type { ProvenPeer } from './vm-dial.js';
 
@@ -14,6 +16,8 @@ export interface HostIdentity {
   readonly detectMs: number;
   /** Plain connections beyond loopback are allowed. */
   readonly insecure: boolean;
+  /** For QEMU machines. */
+  readonly accelerator: AcceleratorSetting;
 }
 
 export interface InitMessage {
@@ -29,6 +33,8 @@ export interface InitMessage {
   readonly forcedOver?: number;
   readonly peer: string | null;
   readonly auditEvery: number;
+  /** What this host has for it; `null`: nobody knows. */
+  readonly room: MemoryRoom | null;
 }
 
 export type DaemonToVm =
@@ -65,4 +71,10 @@ export type VmToDaemon =
       readonly result?: unknown;
       readonly error?: { code: string; message: string };
     }
-  | { readonly type: 'exit-state'; readonly state: string; readonly reason: string };
+  | {
+      readonly type: 'exit-state';
+      readonly state: string;
+      readonly reason: string;
+      /** Of the error that kept the VM from being there at all. */
+      readonly code?: string;
+    };

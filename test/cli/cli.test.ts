@@ -73,6 +73,7 @@ cli('wrong usage is 2, with a reason on stderr and nothing on stdout', async () 
     ['host', '--name', 'A!', '--listen', '127.0.0.1:1', '--arbiter', 'witness:127.0.0.1:1'],
     ['host', '--listen', '127.0.0.1:1', '--arbiter', 'witness:127.0.0.1:1'],
     ['host', '--config', '/nonexistent/host.yaml'],
+    ['host', '--name', 'a', '--memory', 'lots'],
     ['witness', '--listen', 'here'],
     ['guest', 'build', 'windows', '--out', '/tmp'],
   ];

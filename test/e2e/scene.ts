@@ -77,7 +77,9 @@ async function addHost(pool: TestPool, paths: Paths, name: string): Promise<Host
 }
 
 export interface SceneOptions {
-  readonly engine?: string;
+  readonly engine?: 'v86' | 'qemu';
+  readonly accelerator?: 'auto' | 'kvm' | 'tcg';
+  readonly cmdline?: string;
   /** All three are paired: every connection is TLS. */
   readonly paired?: boolean;
 }
@@ -96,9 +98,10 @@ export function sceneTest(
 /** Everything ends with the scene; nothing that the client saw may be lost or invented. */
 async function scene(
   play: (scene: Scene) => Promise<void>,
-  { engine = 'v86', paired = false }: SceneOptions,
+  { accelerator = 'auto', paired = false, ...guest }: SceneOptions,
 ): Promise<void> {
   const pool = new TestPool(1_000);
+  pool.accelerator = accelerator;
   const paths = new Paths();
   const network = new EthernetSwitch();
   const { port } = await network.listen('127.0.0.1', 0);
@@ -115,7 +118,7 @@ async function scene(
     const a = await addHost(pool, paths, 'a');
     const b = await addHost(pool, paths, 'b');
     if (paired) await pool.pairAll();
-    const vm = pool.writeVm(VM, { switchPort: port, engine });
+    const vm = pool.writeVm(VM, { switchPort: port, ...guest });
     const started = await pool.mirror(a, ['start', vm, '--peer', b.address, '--audit']);
     assert.is(started.code, 0, started.stderr);
     await client.connect(20_000);

@@ -8,7 +8,7 @@ import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Proposal } from '../../src/core/record.js';
 import { Daemon } from '../../src/host/daemon.js';
-import { probePeer } from '../../src/host/peer-control.js';
+import { askPeer, probePeer } from '../../src/host/peer-control.js';
 import { dialVm, type OwnerClaim, type VmConnection } from '../../src/host/vm-dial.js';
 import { connectTo, dialPinned } from '../../src/wire/dial.js';
 import { askLine } from '../../src/wire/line-exchange.js';
@@ -20,6 +20,8 @@ import { until, within } from '../within.js';
 
 const vmEntry = fileURLToPath(new URL('./fake-vm.js', import.meta.url));
 const admission = suite('admission');
+
+const ROOM_BYTES = 64 << 20;
 
 /** Host b is a daemon; hosts a and c are paired with it and with the witness. */
 class Scene {
@@ -40,6 +42,7 @@ class Scene {
       {
         ...{ name: 'b', listen: '127.0.0.1:0', advertise: null, stateDir: join(this.dir, 'b') },
         ...{ arbiter: `witness:${this.witness.address}`, detectMs: 1_000, insecure: false },
+        ...{ accelerator: 'auto', memoryBytes: ROOM_BYTES },
       },
       { vmEntry, onFault: (text) => void this.faults.push(text) },
     );
@@ -189,6 +192,19 @@ given('a probe is answered to known hosts only, by the host that was meant only'
   assert.is(await probePeer(stranger.security, address, probe, ANSWER_MS), 'unknown');
   stranger.close();
   socket.destroy();
+});
+
+given('what memory a further VM would have is told to known hosts only', async (scene) => {
+  const { a, address, claim } = scene;
+  const anything = { vmUuid: '', incarnation: '', host: '' };
+  const answer = await askPeer(a.security, address, anything, ANSWER_MS);
+  assert.is(answer?.host, 'b');
+  assert.is(answer?.room?.bytes, ROOM_BYTES);
+  const ofOne = { ...anything, vmUuid: claim.vmUuid };
+  assert.is((await askPeer(a.security, address, ofOne, ANSWER_MS))?.room, null);
+  const stranger = await Member.start('z');
+  assert.is(await askPeer(stranger.security, address, anything, ANSWER_MS), null);
+  stranger.close();
 });
 
 admission.run();

@@ -41,6 +41,8 @@ class Scene {
         arbiter: 'witness:127.0.0.1:1',
         detectMs: 500,
         insecure: false,
+        accelerator: 'auto',
+        memoryBytes: null,
       },
       { vmEntry, onFault },
     );
@@ -296,10 +298,13 @@ daemons('a state directory that is in use, or open to others, is not touched', a
   try {
     await scene.start();
     const stateDir = join(scene.dir, 'a');
-    const config = { name: 'z', listen: '127.0.0.1:0', advertise: null };
+    const config = { name: 'z', listen: '127.0.0.1:0', advertise: null, memoryBytes: null };
     const arbiter = 'witness:127.0.0.1:1';
     const open = (path: string): Daemon =>
-      new Daemon({ ...config, arbiter, stateDir: path, detectMs: 500, insecure: false });
+      new Daemon({
+        ...{ ...config, arbiter, stateDir: path, detectMs: 500 },
+        ...{ insecure: false, accelerator: 'auto' },
+      });
     assert.is(await refused(open(stateDir).listen()), 'STATE_DIR_IN_USE');
     const shared = mkdtempSync(join(scene.dir, 'shared-'));
     chmodSync(shared, 0o755);
