@@ -4,8 +4,8 @@
  * written and its devices, and goes on when told that they are loaded.
  *
  * QEMU enters COLO with a migration of all memory. A VM that was captured while it stood still may
- * write nothing unseen, so that migration ends before it runs; else it runs meanwhile, and only its
- * next stop waits.
+ * write nothing unseen, so that migration ends before it runs. One that runs unprotected pays
+ * nothing for COLO: its first stop waits for the migration, and it runs meanwhile.
  */
 import type { Server, Socket } from 'node:net';
 import type { CaptureBuffer } from '../machine.js';
@@ -50,7 +50,6 @@ export class ColoDriver implements CaptureDriver {
   private state: State = 'out';
   private captured = false;
   private captures = 0;
-  private entering: Promise<void> | null = null;
   private server: Server | null = null;
   private socket: Socket | null = null;
 
@@ -67,11 +66,7 @@ export class ColoDriver implements CaptureDriver {
   }
 
   async stop(): Promise<void> {
-    if (this.state === 'out' && !this.entering) {
-      await this.qemu.qmp.execute('stop');
-      return;
-    }
-    await this.entering;
+    if (this.state === 'out') await this.enter();
     if (this.state !== 'running') throw new QemuError('COLO', `stopped while ${this.state}`);
     await (await this.thread).checkpoint();
     this.state = 'stopped';
@@ -102,8 +97,6 @@ export class ColoDriver implements CaptureDriver {
       return;
     }
     await onceUnlocked(() => this.qemu.qmp.execute('cont'));
-    this.entering = this.enter();
-    this.entering.catch(() => {});
   }
 
   /**
