@@ -58,6 +58,7 @@ function settingsOf(input: Input): HostSettings {
     accelerator: textOption(input, 'accelerator'),
     insecure: input.options['insecure'] === true ? true : undefined,
     memory: sizeOption(input, 'memory'),
+    diskFolders: textOption(input, 'disks')?.split(':'),
   };
   const set = Object.entries(given).filter(([, value]) => value !== undefined);
   return { ...fromFile, ...(Object.fromEntries(set) as HostSettings) };
@@ -83,6 +84,7 @@ export const host: Command = {
     arbiter: { type: 'string', about: 'witness:HOST:PORT, etcd:HOST:PORT,... or file:/PATH' },
     'detect-ms': { type: 'string', about: 'silence that counts as loss, 1000 unless given' },
     accelerator: { type: 'string', about: 'auto, kvm or tcg, for QEMU machines' },
+    disks: { type: 'string', about: 'DIR:DIR where VMs of other hosts may have disks here' },
     memory: { type: 'string', about: 'what its VMs may take all together, such as 8GiB' },
     config: { type: 'string', about: 'the same in a file: name, listen, arbiter, stateDir, ...' },
     insecure,

@@ -88,10 +88,9 @@ export class Daemon {
   }
 
   get host(): HostIdentity {
-    const { name, stateDir, arbiter, detectMs, insecure, accelerator } = this.config;
-    const local = this.localAddress();
-    const { address } = this;
-    return { name, address, local, stateDir, arbiter, detectMs, insecure, accelerator };
+    const { name, stateDir, arbiter, detectMs, insecure, accelerator, diskFolders } = this.config;
+    const place = { name, address: this.address, local: this.localAddress(), stateDir };
+    return { ...place, arbiter, detectMs, insecure, accelerator, diskFolders };
   }
 
   /** Claims the state directory: before this nothing in it is touched. */

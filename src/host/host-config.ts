@@ -21,6 +21,7 @@ const schema = v.strictObject({
   insecure: v.optional(v.boolean()),
   accelerator: v.optional(v.picklist(ACCELERATORS, 'must be auto, kvm or tcg')),
   memory: v.optional(size),
+  diskFolders: v.optional(v.array(v.string('must be a folder'))),
 });
 
 export type HostSettings = v.InferOutput<typeof schema>;
@@ -38,6 +39,8 @@ export interface HostConfig {
   readonly accelerator: AcceleratorSetting;
   /** What its VMs may take all together; `null`: what there is. */
   readonly memoryBytes: number | null;
+  /** Only in these may a VM of another host have its disks here. */
+  readonly diskFolders: readonly string[];
 }
 
 export function parseHostSettings(text: string, path: string): HostSettings {
@@ -65,7 +68,8 @@ export function hostConfig(settings: HostSettings, stateDirStandard: string): Ho
     throw usage(`--accelerator ${accelerator}: must be auto, kvm or tcg`);
   const memoryBytes = settings.memory ?? null;
   const place = { name, listen, advertise, stateDir, arbiter };
-  return { ...place, detectMs, insecure, accelerator, memoryBytes };
+  const diskFolders = settings.diskFolders ?? [];
+  return { ...place, detectMs, insecure, accelerator, memoryBytes, diskFolders };
 }
 
 function advertised(listen: string, advertise: string | undefined): string | null {

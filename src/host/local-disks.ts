@@ -3,6 +3,8 @@
  * standby, which opens its own at the same paths. Their content is not mirrored; what that may
  * cost is refused unless a person says so.
  */
+import { realpath } from 'node:fs/promises';
+import { relative, resolve } from 'node:path';
 import { imageFacts, ImageError } from '../disk/image-file.js';
 import type { DiskSpec } from '../machine/machine.js';
 import type { DiskConfig } from './disk-config.js';
@@ -30,6 +32,27 @@ export async function settledDisks(disks: readonly DiskConfig[]): Promise<DiskCo
     settled.push(found);
   }
   return settled;
+}
+
+/**
+ * Another host names these paths: it may be known here and yet not be meant to have any file of
+ * this host as a disk.
+ */
+export async function checkFolders(
+  disks: readonly DiskConfig[],
+  folders: readonly string[],
+): Promise<void> {
+  const real = (path: string): Promise<string> => realpath(path).catch(() => resolve(path));
+  const allowed = await Promise.all(folders.map(real));
+  for (const { id, file } of disks) {
+    const path = await real(file);
+    if (allowed.some((folder) => !relative(folder, path).startsWith('..'))) continue;
+    throw new VmProcessError(
+      'DISK_FOLDER',
+      `disk ${id}: ${file} is in no folder in which VMs of other hosts may have disks here: ` +
+        'allow its folder with mirror host --disks DIR',
+    );
+  }
 }
 
 async function look(disk: DiskConfig): Promise<DiskConfig | string> {

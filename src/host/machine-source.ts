@@ -10,7 +10,7 @@ import { QemuChooser, type QemuChoice } from '../machine/qemu/qemu-choice.js';
 import type { QemuOptions } from '../machine/qemu/qemu-machine.js';
 import { V86Machine } from '../machine/v86/v86-machine.js';
 import { FileStore, sha256 } from './file-store.js';
-import { diskSpecs, settledDisks } from './local-disks.js';
+import { checkFolders, diskSpecs, settledDisks } from './local-disks.js';
 import type { VmConfig } from './vm-config.js';
 import { VmProcessError } from './vm-process-error.js';
 import type { HostIdentity } from './vm-protocol.js';
@@ -37,7 +37,7 @@ export interface OfferContent {
 export class MachineSource {
   private readonly store: FileStore;
   private readonly auditEvery: number;
-  private readonly host: Pick<HostIdentity, 'stateDir' | 'accelerator'>;
+  private readonly host: Pick<HostIdentity, 'stateDir' | 'accelerator' | 'diskFolders'>;
   private readonly qemu: QemuChooser;
   private choice: QemuChoice | null = null;
   private described: VmDescription | null = null;
@@ -81,6 +81,7 @@ export class MachineSource {
   async fromOffer(specJson: string): Promise<void> {
     const offered = JSON.parse(specJson) as VmDescription;
     this.choice = offered.accelerator ? await this.qemu.choose(offered.accelerator) : null;
+    await checkFolders(offered.config.disks, this.host.diskFolders);
     await settledDisks(offered.config.disks);
     this.kernel = await this.stored(offered.kernelSha256);
     this.initrd = await this.stored(offered.initrdSha256);

@@ -18,6 +18,8 @@ export interface HostIdentity {
   readonly insecure: boolean;
   /** For QEMU machines. */
   readonly accelerator: AcceleratorSetting;
+  /** Only in these may a VM of another host have its disks here. */
+  readonly diskFolders: readonly string[];
 }
 
 export interface InitMessage {

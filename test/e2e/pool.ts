@@ -62,6 +62,8 @@ export class TestPool {
   insecure = true;
   private witnessPort = 0;
 
+  /** Where VMs of other hosts may have disks. */
+  diskFolders: string[] = [tmpdir()];
   /** What its hosts run QEMU machines with. */
   accelerator: 'auto' | 'kvm' | 'tcg' = 'auto';
 
@@ -134,7 +136,7 @@ export class TestPool {
       ...['host', '--name', host.name, '--listen', host.listens],
       ...['--advertise', host.address],
       ...['--state-dir', host.stateDir, '--detect-ms', String(this.detectMs)],
-      ...['--accelerator', this.accelerator],
+      ...['--accelerator', this.accelerator, '--disks', this.diskFolders.join(':')],
       ...['--arbiter', arbiterOf(this.arbiters.get(host.name) ?? '')],
       ...(host.namespace === null ? [] : this.openness),
       ...(host.memory === null ? [] : ['--memory', host.memory]),

@@ -42,7 +42,7 @@ class Scene {
       {
         ...{ name: 'b', listen: '127.0.0.1:0', advertise: null, stateDir: join(this.dir, 'b') },
         ...{ arbiter: `witness:${this.witness.address}`, detectMs: 1_000, insecure: false },
-        ...{ accelerator: 'auto', memoryBytes: ROOM_BYTES },
+        ...{ accelerator: 'auto', diskFolders: [], memoryBytes: ROOM_BYTES },
       },
       { vmEntry, onFault: (text) => void this.faults.push(text) },
     );

@@ -42,6 +42,7 @@ class Scene {
         detectMs: 500,
         insecure: false,
         accelerator: 'auto',
+        diskFolders: [],
         memoryBytes: null,
       },
       { vmEntry, onFault },
@@ -303,7 +304,7 @@ daemons('a state directory that is in use, or open to others, is not touched', a
     const open = (path: string): Daemon =>
       new Daemon({
         ...{ ...config, arbiter, stateDir: path, detectMs: 500 },
-        ...{ insecure: false, accelerator: 'auto' },
+        ...{ insecure: false, accelerator: 'auto', diskFolders: [] },
       });
     assert.is(await refused(open(stateDir).listen()), 'STATE_DIR_IN_USE');
     const shared = mkdtempSync(join(scene.dir, 'shared-'));

@@ -174,7 +174,7 @@ config('a host is described by its file, its options, or both', () => {
   assert.equal(host, {
     ...{ name: 'b', listen: '127.0.0.1:7701', stateDir: '/state', insecure: false },
     ...{ arbiter: 'witness:127.0.0.1:7710', detectMs: 500, advertise: null },
-    ...{ memoryBytes: 512 << 20, accelerator: 'auto' },
+    ...{ memoryBytes: 512 << 20, accelerator: 'auto', diskFolders: [] },
   });
   const open = { ...settings, listen: '0.0.0.0:7701', insecure: true };
   assert.throws(() => hostConfig(open, '/state'), /add --advertise HOST:PORT/);
