@@ -50,6 +50,11 @@ export interface EpochListener {
   missed(epoch: number, pageCount: number): void;
 }
 
+interface Captured {
+  readonly into: CaptureBuffer;
+  readonly result: CaptureResult;
+}
+
 const SLOT_WAIT_MS_MAX = 5_000;
 const ROOTS_KEPT = 1_024;
 
@@ -113,7 +118,7 @@ export class EpochLoop {
     if (order.base) this.startSync();
     const slot = await this.freeSlot(this.lastPageCount);
     const range = this.sweep.next(order.final);
-    await this.control.hold('capture');
+    await this.standStill(slot);
     const output = this.gate.cut(order.epoch, order.base);
     const { into, result } = await this.capture(slot, range, !order.hold);
     if (!order.hold) this.control.captured(result.goesOn);
@@ -128,22 +133,41 @@ export class EpochLoop {
     await this.encode(order, into, output);
   }
 
+  private async standStill(slot: CaptureBuffer): Promise<void> {
+    try {
+      await this.control.hold('capture');
+    } catch (error) {
+      this.encoder.putBack(slot);
+      throw error;
+    }
+  }
+
   /** If the pages do not fit the slot, the VM waits for the one that they fit. */
   private async capture(
     slot: CaptureBuffer,
     range: PageRange | null,
     andGoOn: boolean,
-  ): Promise<{ into: CaptureBuffer; result: CaptureResult }> {
-    let into = slot;
+  ): Promise<Captured> {
     try {
-      return { into, result: await this.machine.capture(into, range, andGoOn) };
+      return await this.captureInto(slot, range, andGoOn);
+    } catch (error) {
+      if (!(error instanceof CaptureOverflow)) throw error;
+      return this.captureInto(await this.freeSlot(error.pageCount), range, andGoOn);
+    }
+  }
+
+  private async captureInto(
+    into: CaptureBuffer,
+    range: PageRange | null,
+    andGoOn: boolean,
+  ): Promise<Captured> {
+    try {
+      const result = await this.machine.capture(into, range, andGoOn);
+      this.lastPageCount = into.pageCount;
+      return { into, result };
     } catch (error) {
       this.encoder.putBack(into);
-      if (!(error instanceof CaptureOverflow)) throw error;
-      into = await this.freeSlot(error.pageCount);
-      return { into, result: await this.machine.capture(into, range, andGoOn) };
-    } finally {
-      this.lastPageCount = into.pageCount;
+      throw error;
     }
   }
 

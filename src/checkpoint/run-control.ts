@@ -27,17 +27,24 @@ export class RunControl {
     await this.pausing;
   }
 
+  /** Does not wait. A machine that cannot be paused tells so itself. */
+  holdSoon(reason: HoldReason): void {
+    this.hold(reason).catch(() => {});
+  }
+
   release(reason: HoldReason): void {
     this.holds.delete(reason);
     if (this.holds.size > 0 || this.running || this.stopped) return;
     const pausing = this.pausing ?? Promise.resolve();
     // A pause still on its way must have settled before the machine may be resumed.
-    void pausing.then(() => {
+    const resume = (): void => {
       if (this.holds.size > 0 || this.running || this.stopped) return;
       this.running = true;
       this.pausing = null;
       this.machine.resume();
-    });
+    };
+    // One that failed was the end of the machine, which tells so itself.
+    pausing.then(resume, () => {});
   }
 
   /** The capture is over; `goesOn`: the machine has let the VM go on by itself. */
@@ -46,7 +53,7 @@ export class RunControl {
       this.running = true;
       this.pausing = null;
       const [other] = [...this.holds].filter((reason) => reason !== 'capture');
-      if (other) void this.hold(other);
+      if (other) this.holdSoon(other);
     }
     this.release('capture');
   }

@@ -60,7 +60,7 @@ export class PrimarySide {
     this.gate = new Gate({
       bytesMax: GATE_BYTES_MAX,
       onFull: () => {
-        void this.control.hold('gate');
+        this.control.holdSoon('gate');
         events.gateFull();
       },
       onDrained: () => {
@@ -80,7 +80,7 @@ export class PrimarySide {
   }
 
   pause(): void {
-    void this.control.hold('core');
+    this.control.holdSoon('core');
   }
 
   /** Output that the old owner may not have released goes out again, under the new one's name. */

@@ -127,7 +127,7 @@ export interface Machine {
   resume(): void;
   /**
    * Settles once the guest stands still, nothing is in flight in its devices, and what it has
-   * written was handed on.
+   * written was handed on. A pause that fails is the end of the machine: `onFailure` is told.
    */
   pause(): Promise<void>;
   /**

@@ -166,7 +166,17 @@ export class QemuMachine implements Machine {
 
   async pause(): Promise<void> {
     this.expect('pause', 'running');
-    const qemu = this.running();
+    try {
+      await this.standStillNow(this.running());
+    } catch (cause) {
+      const error = cause instanceof Error ? cause : new Error(String(cause));
+      this.fail(error);
+      throw error;
+    }
+    if (this.phase === 'running') this.phase = 'paused';
+  }
+
+  private async standStillNow(qemu: QemuProcess): Promise<void> {
     if (!this.still) {
       await this.continuing;
       await this.serial.hold();
@@ -175,7 +185,6 @@ export class QemuMachine implements Machine {
       this.work.end();
     }
     await drain([qemu.serial, ...qemu.nics]);
-    if (this.phase === 'running') this.phase = 'paused';
   }
 
   async capture(
