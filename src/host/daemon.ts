@@ -62,7 +62,10 @@ export class Daemon {
     this.options = options;
     this.address = config.advertise ?? config.listen;
     this.registry = new VmRegistry(config.stateDir);
-    this.arbiter = openArbiter(config.arbiter, { deadlineMs: config.detectMs });
+    this.arbiter = openArbiter(config.arbiter, {
+      deadlineMs: config.detectMs,
+      stateDir: config.stateDir,
+    });
     this.server = createServer({ pauseOnConnect: false }, (socket) => void this.accept(socket));
     this.server.maxConnections = CONNECTIONS_MAX;
   }

@@ -120,6 +120,7 @@ export class VmProcess {
     this.incarnation = incarnation;
     this.arbiter = openArbiter(init.host.arbiter, {
       deadlineMs: init.host.detectMs,
+      stateDir: init.host.stateDir,
       onFault: (text) => this.warn('ARBITER_FAULT', text),
     });
     this.notes = notes;
