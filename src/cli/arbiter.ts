@@ -11,7 +11,7 @@ export const arbiterInit: Command = {
   about: 'make an empty folder, or a raw device, that all hosts share an arbiter, once',
   options: {
     hosts: { type: 'string', about: `device: for how many hosts, ${HOSTS.standard} unless given` },
-    vms: { type: 'string', about: `device: for how many VMs, else as fit, ${PLACES.standard} at most` },
+    vms: { type: 'string', about: `device: for how many VMs, else ${PLACES.standard} at most` },
     force: { type: 'boolean', about: 'device: what is on it may go' },
   },
   async run(input) {

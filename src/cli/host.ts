@@ -68,7 +68,10 @@ export const host: Command = {
     name: { type: 'string', about: 'name of this host in its pool' },
     listen,
     advertise: { type: 'string', about: 'HOST:PORT where peers dial it, if not the same' },
-    arbiter: { type: 'string', about: 'witness:HOST:PORT, etcd:HOST:PORT,..., file:/DIR or device:/DEV' },
+    arbiter: {
+      type: 'string',
+      about: 'witness:HOST:PORT, etcd:HOST:PORT,..., file:/PATH, device:/PATH or none',
+    },
     'detect-ms': { type: 'string', about: 'silence that counts as loss, 1000 unless given' },
     config: { type: 'string', about: 'the same in a file: name, listen, arbiter, stateDir, ...' },
     insecure,

@@ -177,8 +177,8 @@ class PlaceIo {
       if (tries === READS_MAX)
         throw new MirrorError(
           'BAD_RECORD',
-          `${this.path}: slot ${damaged} of place ${place} is damaged in both copies: nothing was ` +
-            'decided on it',
+          `${this.path}: slot ${damaged} of place ${place} is damaged in both copies: nothing ` +
+            'was decided on it',
         );
       await sleep(REREAD_MS);
     }

@@ -153,7 +153,7 @@ async function claimHost(file: DeviceFile, layout: DeviceLayout): Promise<number
   }
   throw new MirrorError(
     'TOO_MANY_HOSTS',
-    `the device was made for ${layout.hosts} hosts, and as many have claimed it: nothing was done; ` +
-      'make a larger one by mirror arbiter init --hosts',
+    `the device was made for ${layout.hosts} hosts, and as many have claimed it: nothing was ` +
+      'done; make a larger one by mirror arbiter init --hosts',
   );
 }

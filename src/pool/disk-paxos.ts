@@ -4,8 +4,8 @@
  * simulator.
  *
  * Each revision of a record is one decision. Whoever wants to decide it begins a ballot in its own
- * slot, then reads all slots: a higher ballot there, or a later revision, and it has to begin again.
- * A value that anybody may have accepted is taken up, else its own is put; it accepts that in its
+ * slot, then reads all slots: a higher ballot there, or a later revision, and it begins again. A
+ * value that anybody may have accepted is taken up, else its own is put; it accepts that in its
  * slot and reads all slots once more. If nobody has begun a higher ballot by then, nobody will ever
  * decide otherwise, for whoever begins one later reads this slot first. Then its slot goes on to
  * the next revision, with what was decided. No step rests on time: a writer may sleep between any

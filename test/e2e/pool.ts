@@ -207,7 +207,8 @@ export class TestPool {
 }
 
 /** A bare address is a witness's. */
-const arbiterOf = (text: string): string => (/^(none$|(etcd|file|device):)/.test(text) ? text : `witness:${text}`);
+const arbiterOf = (text: string): string =>
+  /^(none$|(etcd|file|device):)/.test(text) ? text : `witness:${text}`;
 
 export function runMirror(args: string[], timeoutMs: number): Promise<Ran> {
   return new Promise((resolve) => {

@@ -1,4 +1,4 @@
-/** A raw shared device as an arbiter, and its own: torn copies, crashes, stale reads, formatting. */
+/** A raw shared device as an arbiter, and its own: torn copies, crashes, stale reads. */
 import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
@@ -20,7 +20,7 @@ import { MirrorError } from '../../src/core/errors.js';
 import { DeviceFile } from '../../src/pool/device-file.js';
 import { formatDevice } from '../../src/pool/device-format.js';
 import { DeviceLayout } from '../../src/pool/device-layout.js';
-import { COPY_BYTES } from '../../src/pool/slot.js';
+import { chooseCopy, COPY_BYTES, type SlotCopy } from '../../src/pool/slot.js';
 import { testIf, until, within } from '../within.js';
 import { arbiterAcceptance, proposal } from './arbiter-acceptance.js';
 import { DeviceRig, LoopDevice, whatLoopNeeds } from './device-rig.js';
@@ -97,6 +97,20 @@ given('either copy of a slot may be torn: the record stands; both: it is refused
   assert.match(rig.faults.join(), /damaged in both copies/);
   scribble(rig, slotAt, whole);
   assert.is((await arbiter.cas(vm, 2, proposal(vm, 3))).outcome, 'ok', 'repaired');
+});
+
+device('a write replaces first the copy that is not the newest', () => {
+  const nothing = { value: null, standing: null, past: [] };
+  const block = { revision: 1, ballot: 1, accepted: 0, ...nothing };
+  const copy = (sequence: number): SlotCopy => ({ sequence, block });
+  assert.is(chooseCopy('empty', 'empty')?.replaceFirst, 0);
+  assert.is(chooseCopy('bad', 'empty')?.replaceFirst, 0, 'the very first write was torn');
+  assert.is(chooseCopy(copy(7), 'bad')?.replaceFirst, 1);
+  assert.is(chooseCopy('bad', copy(7))?.replaceFirst, 0);
+  assert.is(chooseCopy(copy(8), copy(7))?.replaceFirst, 1);
+  assert.is(chooseCopy(copy(7), copy(8))?.sequence, 8);
+  assert.is(chooseCopy('bad', 'bad'), null);
+  assert.is(chooseCopy('empty', 'bad'), null);
 });
 
 given('a device that shows an older state than was just written decides nothing', async (rig) => {

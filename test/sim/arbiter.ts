@@ -49,6 +49,11 @@ export class SimArbiter {
     return true;
   }
 
+  /** A device has decided. */
+  decided(record: VmRecord): void {
+    if (record.revision > (this.record?.revision ?? 0)) this.put(record);
+  }
+
   clear(below: number): void {
     this.clearedBelow = Math.max(this.clearedBelow, below);
   }

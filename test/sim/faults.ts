@@ -94,8 +94,7 @@ export class FaultInjector {
       'slow-notes': () => (world.host(host).noteMsMax = prng.chance(50) ? 4 : 400),
       'stuck-acks': () => (world.host(host).acksStuck = prng.chance(60)),
       'arbiter-down': () => (world.arbiter.up = prng.chance(40)),
-      // A folder without its marker is no arbiter: it is refused, not believed to be empty.
-      'arbiter-wipe': () => world.keepsByClaims || world.arbiter.wipe(),
+      'arbiter-wipe': () => world.isMarked || world.arbiter.wipe(),
       'arbiter-restore': () => this.restoreArbiter(),
       handover: () => this.command('handover'),
       unprotect: () => this.command('unprotect'),
@@ -158,6 +157,7 @@ export class FaultInjector {
       (host) => (host.note()?.generationSeen ?? 0) >= newest,
     );
     const seen = world.members.every((m) => m.core.status().generation >= newest);
-    if (told && seen && world.requestsOut === 0) world.arbiter.restore(world.prng.below(4));
+    const idle = world.requestsOut === 0 && world.kind !== 'device';
+    if (told && seen && idle) world.arbiter.restore(world.prng.below(4));
   }
 }

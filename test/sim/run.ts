@@ -5,7 +5,8 @@
 import { FaultInjector, type Bias } from './faults.js';
 import { Person } from './person.js';
 import type { changeByClaim } from '../../src/pool/file-claims.js';
-import { DETECT_MS, World, type CoreFactory } from './world.js';
+import type { DeviceCode } from './device.js';
+import { DETECT_MS, World, type ArbiterKind, type CoreFactory } from './world.js';
 
 const FAULTS_MS = 2_500;
 const QUIET_MS = 12 * DETECT_MS;
@@ -16,7 +17,10 @@ const LOOK_EVERY_MS = 3 * DETECT_MS;
 export interface RunOptions {
   readonly make?: CoreFactory;
   readonly claims?: typeof changeByClaim;
+  readonly device?: DeviceCode;
   readonly bias?: Bias;
+  /** Else it is the seed that chooses. */
+  readonly arbiter?: ArbiterKind | undefined;
   readonly trace?: (line: string) => void;
 }
 
@@ -29,7 +33,7 @@ export interface RunResult {
 
 export function runSeed(seed: number, options: RunOptions = {}): RunResult {
   const onPeerLoss = seed % 10 === 0 ? 'stall' : 'solo';
-  const arbiter = seed % 4 === 3 ? 'file' : 'witness';
+  const { arbiter = arbiterOf(seed) } = options;
   const world = new World(seed, { ...options, onPeerLoss, arbiter });
   const { violations } = world.oracle;
   try {
@@ -41,6 +45,12 @@ export function runSeed(seed: number, options: RunOptions = {}): RunResult {
   }
   const { takeovers, faults, nowMs: simulatedMs } = world;
   return { violations: violations.slice(0, VIOLATIONS_TOLD), takeovers, faults, simulatedMs };
+}
+
+/** Seeds that are named somewhere keep their arbiter. */
+function arbiterOf(seed: number): ArbiterKind {
+  if (seed % 16 === 9) return 'device';
+  return seed % 4 === 3 ? 'file' : 'witness';
 }
 
 function isProtected(world: World): boolean {

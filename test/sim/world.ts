@@ -5,8 +5,10 @@
 import type { ArbiterReply, CoreConfig, Effect, Event } from '../../src/core/events.js';
 import { createPrimary, createSecondary } from '../../src/core/member.js';
 import type { PeerMessage } from '../../src/core/messages.js';
+import type { DiskStep } from '../../src/pool/disk-paxos.js';
 import { changeByClaim, type ClaimResult, type ClaimStep } from '../../src/pool/file-claims.js';
 import { SimArbiter, type ArbiterEffect } from './arbiter.js';
+import { SimDevice, type DeviceCode } from './device.js';
 import { SimHost } from './host.js';
 import { Member, type Payload } from './member.js';
 import { Oracle } from './oracle.js';
@@ -43,10 +45,13 @@ interface Link {
   readonly ends: readonly [Member, Member];
 }
 
+export type ArbiterKind = 'witness' | 'file' | 'device';
+
 export interface WorldOptions {
-  /** `file`: records are changed by claims on shared storage. */
-  readonly arbiter?: 'witness' | 'file';
+  /** `file`: records are changed by claims on shared storage; `device`: by ballots on a device. */
+  readonly arbiter?: ArbiterKind;
   readonly claims?: typeof changeByClaim;
+  readonly device?: DeviceCode;
   readonly make?: CoreFactory;
   readonly onPeerLoss?: 'solo' | 'stall';
   /** Told everything that happens, for replays. */
@@ -67,11 +72,12 @@ export class World {
   /** Compare-and-swaps on their way to the arbiter. */
   requestsOut = 0;
   members: Member[] = [];
-  /** The next host that is about to claim a revision freezes for so long. */
+  /** The next host that is about to write to shared storage freezes for so long. */
   sleepMsBeforeClaim = 0;
   /** Processes that the operator gave the last word. */
   readonly vouched = new Set<string>();
   private readonly options: WorldOptions;
+  private device: { readonly era: number; readonly device: SimDevice } | null = null;
   private readonly links = new Map<number, Link>();
   private readonly payloads = new WeakMap<PeerMessage, Payload>();
   private nextId = 1;
@@ -84,8 +90,13 @@ export class World {
     this.schedule.every(RECOVER_EVERY_MS, () => this.recover());
   }
 
-  get keepsByClaims(): boolean {
-    return this.options.arbiter === 'file';
+  /** Marked as an arbiter: what lacks the mark is refused, not believed to be empty. */
+  get isMarked(): boolean {
+    return this.kind !== 'witness';
+  }
+
+  get kind(): ArbiterKind {
+    return this.options.arbiter ?? 'witness';
   }
 
   get stalls(): boolean {
@@ -481,14 +492,22 @@ export class World {
           if (lost || this.blocked('arbiter', member.host)) return;
           this.schedule.at(1, () => answer(reply));
         };
-        if (this.options.arbiter === 'file' && effect.type === 'arbiter-cas')
+        if (this.kind === 'device') this.onDevice(era).carryOut(member, effect, told);
+        else if (this.kind === 'file' && effect.type === 'arbiter-cas')
           this.changeByClaims(member, effect, told);
         else told(this.arbiter.carryOut(effect, era));
       });
     }
   }
 
-  private reachesArbiter(member: Member): boolean {
+  /** A VM under a new id has a place of its own. */
+  private onDevice(era: number): SimDevice {
+    if (this.device?.era !== era)
+      this.device = { era, device: new SimDevice(this, this.options.device) };
+    return this.device.device;
+  }
+
+  reachesArbiter(member: Member): boolean {
     return this.arbiter.up && !this.blocked(member.host, 'arbiter');
   }
 
@@ -507,13 +526,9 @@ export class World {
     const advance = (result: ClaimResult): void => {
       const next = steps.next(result);
       if (next.done === true) return told(next.value);
-      if (next.value.do === 'claim' && this.sleepMsBeforeClaim > 0) {
-        member.frozenUntilMs = this.nowMs + this.sleepMsBeforeClaim;
-        this.sleepMsBeforeClaim = 0;
-      }
-      const tookMs = this.prng.chance(this.weather.arbiterSlow) ? this.prng.below(120) : 1;
+      this.sleepPerhaps(member, next.value);
       this.requestsOut += 1;
-      this.schedule.at(tookMs, () => {
+      this.schedule.at(this.storageMs(), () => {
         this.requestsOut -= 1;
         this.whenAwake(member, () => {
           if (this.reachesArbiter(member)) advance(this.takeStep(next.value, era));
@@ -523,11 +538,24 @@ export class World {
     advance({});
   }
 
+  /** The next process that is about to write there may fall asleep. */
+  sleepPerhaps(member: Member, { do: what }: ClaimStep | DiskStep): void {
+    if (this.sleepMsBeforeClaim === 0 || (what !== 'claim' && what !== 'write')) return;
+    if (what === 'write' && !this.prng.chance(30)) return;
+    member.frozenUntilMs = this.nowMs + this.sleepMsBeforeClaim;
+    this.sleepMsBeforeClaim = 0;
+  }
+
+  /** How long a step on shared storage takes. */
+  storageMs(): number {
+    return this.prng.chance(this.weather.arbiterSlow) ? this.prng.below(120) : 1;
+  }
+
   /** A process that is frozen goes on from there when it thaws. */
-  private whenAwake(member: Member, work: () => void): void {
-    if (!member.alive) return;
+  whenAwake(member: Member, work: () => void, died: () => void = () => {}): void {
+    if (!member.alive) return died();
     const frozenMs = member.frozenUntilMs - this.nowMs;
-    if (frozenMs > 0) this.schedule.at(frozenMs, () => this.whenAwake(member, work));
+    if (frozenMs > 0) this.schedule.at(frozenMs, () => this.whenAwake(member, work, died));
     else work();
   }
 
