@@ -25,6 +25,8 @@ export interface CoreConfig {
   /** Epochs captured and not yet acknowledged, at most. */
   readonly unackedEpochsMax: number;
   readonly onPeerLoss: 'solo' | 'stall';
+  /** No third vote: the record is on the owner's host. */
+  readonly recordAtOwner: boolean;
 }
 
 export type SessionId = number;
@@ -93,6 +95,8 @@ export type Effect =
   | { readonly type: 'boot'; readonly memoryLost: boolean }
   | { readonly type: 'run' }
   | { readonly type: 'pause' }
+  /** Keep the image of a VM that is about to be killed, for a person to look at. */
+  | { readonly type: 'keep-aside'; readonly generation: number }
   /** Stop the VM for good, drop what the gate holds. */
   | { readonly type: 'kill-machine' }
   /** Close the gate: output made from now on belongs to the epoch that the next capture cuts. */
@@ -183,6 +187,8 @@ export interface CoreStatus {
   readonly committedEpoch: number;
   readonly owner: string;
   readonly peer: string;
+  /** An owner that would rather have its standby go on: no output leaves it any more. */
+  readonly yields?: boolean;
 }
 
 export interface Core {

@@ -179,6 +179,7 @@ export class VmProcess {
       arbiterRetryMs: Math.max(50, init.host.detectMs / 4),
       unackedEpochsMax: UNACKED_EPOCHS_MAX,
       onPeerLoss: init.vm?.onPeerLoss ?? 'solo',
+      recordAtOwner: init.host.arbiter === 'none',
     };
   }
 
@@ -218,6 +219,7 @@ export class VmProcess {
       boot: () => void this.boot(),
       run: () => this.primary?.run(),
       pause: () => this.primary?.pause(),
+      'keep-aside': ({ generation }: { generation: number }) => void this.keepAside(generation),
       'kill-machine': () => void this.primary?.kill(),
       'gate-close': () => this.primary?.gate.close(),
       'gate-open': () => this.primary?.gate.open(),
@@ -226,6 +228,10 @@ export class VmProcess {
         this.primary?.gate.release(epoch);
       },
     };
+  }
+
+  private keepAside(generation: number): void {
+    void generation;
   }
 
   private observeCommit(epoch: number): void {

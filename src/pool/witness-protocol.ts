@@ -28,6 +28,7 @@ const proposalFields = {
     v.record(name, v.pipe(v.array(name), v.maxLength(DISKS_MAX))),
     v.check((legs) => Object.keys(legs).length <= DISKS_MAX),
   ),
+  forcedAt: v.exactOptional(count),
 };
 const proposal = v.strictObject(proposalFields);
 const record = v.strictObject({ ...proposalFields, revision: v.pipe(count, v.minValue(1)) });

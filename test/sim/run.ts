@@ -6,6 +6,7 @@ import { FaultInjector, type Bias } from './faults.js';
 import { Person } from './person.js';
 import type { changeByClaim } from '../../src/pool/file-claims.js';
 import type { DeviceCode } from './device.js';
+import type { PairCode } from './pair.js';
 import { DETECT_MS, World, type ArbiterKind, type CoreFactory } from './world.js';
 
 const FAULTS_MS = 2_500;
@@ -18,6 +19,7 @@ export interface RunOptions {
   readonly make?: CoreFactory;
   readonly claims?: typeof changeByClaim;
   readonly device?: DeviceCode;
+  readonly pair?: PairCode;
   readonly bias?: Bias;
   /** Else it is the seed that chooses. */
   readonly arbiter?: ArbiterKind | undefined;
@@ -50,6 +52,7 @@ export function runSeed(seed: number, options: RunOptions = {}): RunResult {
 /** Seeds that are named somewhere keep their arbiter. */
 function arbiterOf(seed: number): ArbiterKind {
   if (seed % 16 === 9) return 'device';
+  if (seed % 16 === 12 || seed % 16 === 15) return 'none';
   return seed % 4 === 3 ? 'file' : 'witness';
 }
 
@@ -91,5 +94,13 @@ function recovery(world: World): void {
     schedule.runUntil(world.nowMs + 5 * DETECT_MS);
     oracle.owner(owner.life, owner.state);
     if (oracle.seen(owner.life).length === seenCount) oracle.violations.push('no output flows');
+    forcedSideLives(world);
   }
+}
+
+/** Once the hosts have met, of two that went on exactly the one lives that was forced last. */
+function forcedSideLives({ members, oracle, arbiter, forcedAt, pair }: World): void {
+  const running = members.filter((m) => m.running && m.gateOpen).length;
+  if (running > 1 || pair.isSplit) oracle.violations.push('two sides go on');
+  if ((arbiter.record?.forcedAt ?? 0) < forcedAt) oracle.violations.push('the forced side is gone');
 }
