@@ -34,6 +34,8 @@ export type SessionId = number;
 export type Event =
   /** Time passed; sent at the latest when the last `wakeAt` is due. */
   | { readonly type: 'tick' }
+  /** The record may have changed behind this process's back: look at it now. */
+  | { readonly type: 'look' }
   /** The machine is booted or promoted and stands paused, ready to run. */
   | { readonly type: 'machine-ready' }
   /** The pacer wants an epoch now; ignored when one may not be cut. */

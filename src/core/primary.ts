@@ -157,6 +157,9 @@ export class Primary implements Core {
         return this.end('failed');
       case 'command':
         return this.command(event.command);
+      case 'look':
+        this.recordCheckAtMs = this.nowMs;
+        return;
       case 'tick':
       case 'gate-full':
       case 'gate-drained':

@@ -6,7 +6,6 @@ import { chmodSync, rmSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { statusOf } from './child-status.js';
 import type { Daemon } from './daemon.js';
 import { httpStatusOf } from './error-map.js';
 import { HostError } from './host-error.js';
@@ -64,11 +63,11 @@ export class ControlServer {
   private carryOut(method: string, params: Params): Promise<unknown> {
     switch (method) {
       case 'list':
-        return Promise.all(this.daemon.list().map((vm) => statusOf(vm)));
+        return Promise.all(this.daemon.list().map((vm) => this.daemon.statusOf(vm)));
       case 'start':
         return this.start(params);
       case 'status':
-        return statusOf(this.daemon.find(text(params, 'vm')));
+        return this.daemon.statusOf(this.daemon.find(text(params, 'vm')));
       case 'vm':
         if (params['command'] === 'protect') this.daemon.checkPeer(text(params, 'peer'));
         return this.daemon.find(text(params, 'vm')).request(text(params, 'method'), params);

@@ -13,6 +13,10 @@ import { requireSecure, type HostConfig } from './host-config.js';
 import { HostError } from './host-error.js';
 import { OrphanWatch } from './orphan-watch.js';
 import { whatQemuNeeds } from '../machine/qemu/qemu-host.js';
+import { keptAside } from './aside.js';
+import { statusOf, type ToldStatus } from './child-status.js';
+import { answerPair } from './pair-link.js';
+import { PairRecords } from './pair-records.js';
 import { answerProbe } from './peer-control.js';
 import { claimStateDir } from './state-dir.js';
 import { VmChild } from './vm-child.js';
@@ -56,16 +60,18 @@ export class Daemon {
   private closing = false;
   private orphans: OrphanWatch | null = null;
   private readonly arbiter: Arbiter;
+  /** Where there is no arbiter: the records, as this host has them. */
+  private readonly pair: PairRecords | null;
 
   constructor(config: HostConfig, options: DaemonOptions = {}) {
     this.config = config;
     this.options = options;
     this.address = config.advertise ?? config.listen;
     this.registry = new VmRegistry(config.stateDir);
-    this.arbiter = openArbiter(config.arbiter, {
-      deadlineMs: config.detectMs,
-      stateDir: config.stateDir,
-    });
+    this.pair = config.arbiter === 'none' ? this.pairRecords() : null;
+    this.arbiter = this.pair
+      ? this.ownArbiter(this.pair)
+      : openArbiter(config.arbiter, { deadlineMs: config.detectMs, stateDir: config.stateDir });
     this.server = createServer({ pauseOnConnect: false }, (socket) => void this.accept(socket));
     this.server.maxConnections = CONNECTIONS_MAX;
   }
@@ -74,6 +80,41 @@ export class Daemon {
     const { name, stateDir, arbiter, detectMs, insecure } = this.config;
     const local = this.localAddress();
     return { name, address: this.address, local, stateDir, arbiter, detectMs, insecure };
+  }
+
+  private pairRecords(): PairRecords {
+    const { name: host, stateDir, detectMs } = this.config;
+    const say = (text: string): void => this.options.onFault?.(text);
+    const processesOf = (vmUuid: string): VmChild[] =>
+      this.allLiving().filter(({ init }) => init.vmUuid === vmUuid);
+    return new PairRecords({
+      ...{ host, stateDir, onFault: say, askMs: detectMs / 2 },
+      ownerOf: ({ vmUuid, ownerIncarnation }) => {
+        const living = processesOf(vmUuid);
+        const owner = living.find(({ incarnation }) => incarnation === ownerIncarnation);
+        if (owner) return owner.status?.yields === true ? 'yields' : 'serves';
+        // One that has not said its name yet may be the one.
+        return living.some(({ incarnation }) => incarnation === '') ? 'unknown' : 'gone';
+      },
+      onYield: ({ vm, vmUuid, owner }, aside) => {
+        say(`${vm}: host ${owner} was forced to take over: this side stops, see ${aside}`);
+        for (const child of processesOf(vmUuid)) child.look();
+      },
+    });
+  }
+
+  /** The daemon's own questions. */
+  private ownArbiter(pair: PairRecords): Arbiter {
+    const caller = (vmUuid: string) => ({ peer: this.peerOf(vmUuid), forced: false });
+    return {
+      read: (vmUuid) => pair.read(vmUuid, caller(vmUuid)),
+      cas: (vmUuid, revision, wish) => pair.cas(vmUuid, revision, wish, caller(vmUuid)),
+      close: () => {},
+    };
+  }
+
+  private peerOf(vmUuid: string): string | null {
+    return this.registry.load(() => {}).find((vm) => vm.vmUuid === vmUuid)?.peer ?? null;
   }
 
   /** Claims the state directory: before this nothing in it is touched. */
@@ -124,6 +165,16 @@ export class Daemon {
       .filter((child) => child !== null);
   }
 
+  /** With what a person should see to on this host. */
+  async statusOf(child: VmChild): Promise<ToldStatus> {
+    const status = await statusOf(child);
+    const kept = keptAside(this.config.stateDir, child.init.vmName).map((dir) => ({
+      code: 'KEPT_ASIDE',
+      text: `${dir} holds what this VM was before another host was forced: remove it once unneeded`,
+    }));
+    return { ...status, warnings: [...status.warnings, ...kept] };
+  }
+
   find(name: string): VmChild {
     const child = this.families.get(name)?.current();
     if (child) return child;
@@ -146,6 +197,7 @@ export class Daemon {
       await bootFilesThere(config);
       const known = this.registry.find(name);
       const vmUuid = known?.vmUuid ?? randomUUID();
+      if (!known) this.pair?.isNew(vmUuid);
       // Known before it is started: a daemon that dies now still finds its VM.
       await this.registry.save({ name, vmUuid, config, peer, owner: true });
       const init = { vm: config, vmUuid, peer, start: 'create', auditEvery } as const;
@@ -166,7 +218,9 @@ export class Daemon {
     if (!known) throw new HostError('NO_SUCH_VM', `this host knows no VM ${name}`);
     await bootFilesThere(known.config);
     const { vmUuid, config: vm, peer } = known;
-    const reply = await this.arbiter.read(vmUuid);
+    const reply = this.pair
+      ? await this.pair.read(vmUuid, { peer, forced: true })
+      : await this.arbiter.read(vmUuid);
     if (reply.outcome !== 'ok' || !reply.record)
       throw new HostError('REFUSED', 'the arbiter does not tell who owns it: nothing was done');
     const forcedOver = reply.record.generation;
@@ -226,6 +280,12 @@ export class Daemon {
     this.families.set(name, family);
     family.add(child);
     child.onChange = () => this.remember(child, family);
+    child.onRecord = ({ peer, forced, change }) => {
+      if (!this.pair) return Promise.resolve({ outcome: 'unknown' });
+      const caller = { peer: peer ?? this.peerOf(init.vmUuid), forced };
+      if (!change) return this.pair.read(init.vmUuid, caller);
+      return this.pair.cas(init.vmUuid, change.expectRevision, change.proposal, caller);
+    };
     child.onEnd = () => {
       this.rememberEnd(child, family);
       family.prune();
@@ -268,8 +328,12 @@ export class Daemon {
   private async accept(socket: Socket): Promise<void> {
     try {
       const preamble = await readPreamble(socket, PREAMBLE_MS_MAX);
-      const { kind, vmUuid, vmName, rest } = preamble;
-      if (kind === 'control') {
+      const { kind, role, vmUuid, vmName, rest } = preamble;
+      if (kind === 'control' && role === 'owner') {
+        if (!this.pair) throw new HostError('REFUSED', 'this host has an arbiter');
+        const { pair } = this;
+        await answerPair(socket, PREAMBLE_MS_MAX, (request) => pair.serve(vmUuid, request));
+      } else if (kind === 'control') {
         const engines = whatQemuNeeds() === '' ? ['v86', 'qemu'] : ['v86'];
         const alive = this.isAlive(vmUuid, vmName);
         answerProbe(socket, { alive, host: this.config.name, engines });

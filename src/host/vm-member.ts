@@ -17,11 +17,13 @@ import { readyLinks, type ReadyLink } from '../network/nic-link.js';
 import { joinPart } from '../replica/part.js';
 import { Replica } from '../replica/replica.js';
 import { loadFrameCodec, type FrameCodec } from '../wire/frame.js';
+import { DaemonArbiter } from './daemon-arbiter.js';
 import { chooseEngine } from './engine-choice.js';
 import { FileStore } from './file-store.js';
 import { MachineSource } from './machine-source.js';
 import { NoteStore } from './note-store.js';
 import { probePeer } from './peer-control.js';
+import { asideDir } from './pair-store.js';
 import { PrimarySide } from './primary-side.js';
 import { monotonicMs, VmDriver, type EffectHandlers } from './vm-driver.js';
 import { dialPeer, VmLink } from './vm-link.js';
@@ -39,6 +41,8 @@ const UNACKED_EPOCHS_MAX = 2;
 const WARNINGS_MAX = 20;
 const NOTE_RETRY_MS = 200;
 const EXIT_GRACE_MS = 50;
+/** An image that takes longer to be kept aside is not kept. */
+const ASIDE_MS_MAX = 120_000;
 
 /** An epoch of which some parts are here: how many, and how many it has. */
 export interface PartialEpoch {
@@ -84,6 +88,8 @@ export class VmProcess {
   private readonly links = new Map<SessionId, VmLink>();
   private readonly epochSession = new Map<number, SessionId>();
   private readonly answers = new Map<string, ((error: string | null) => void)[]>();
+  /** Settles once the image is kept aside, if it is to be. */
+  private aside: Promise<void> = Promise.resolve();
   private nextSession = 1;
   private stagedGeneration = 0;
   private releasedThrough = 0;
@@ -118,11 +124,7 @@ export class VmProcess {
     this.source = source;
     this.cables = links;
     this.incarnation = incarnation;
-    this.arbiter = openArbiter(init.host.arbiter, {
-      deadlineMs: init.host.detectMs,
-      stateDir: init.host.stateDir,
-      onFault: (text) => this.warn('ARBITER_FAULT', text),
-    });
+    this.arbiter = this.arbiterOf(init);
     this.notes = notes;
     this.peerAddress = init.peer;
     const config = this.coreConfig();
@@ -142,7 +144,10 @@ export class VmProcess {
       const rest = Buffer.from(message.rest, 'base64');
       if (rest.length > 0) socket.unshift(rest);
       void this.acceptSession(socket);
-    } else if (message.type === 'request') {
+    } else if (message.type === 'record-reply') {
+      if (this.arbiter instanceof DaemonArbiter) this.arbiter.answered(message.id, message.reply);
+    } else if (message.type === 'look') this.driver.dispatch({ type: 'look' });
+    else if (message.type === 'request') {
       answerRequest(this, message.method, message.params).then(
         (result) => this.tell({ type: 'reply', id: message.id, result }),
         (error: unknown) => this.tell({ type: 'reply', id: message.id, error: describe(error) }),
@@ -163,6 +168,18 @@ export class VmProcess {
       });
       this.driver.dispatch({ type: 'command', command });
     });
+  }
+
+  private arbiterOf({ host, forcedOver }: InitMessage): Arbiter {
+    const deadlineMs = host.detectMs;
+    if (host.arbiter === 'none')
+      return new DaemonArbiter({
+        ...{ deadlineMs, forced: forcedOver !== undefined },
+        peer: () => this.peerAddress,
+        tell: (message) => this.tell(message),
+      });
+    const onFault = (text: string): void => this.warn('ARBITER_FAULT', text);
+    return openArbiter(host.arbiter, { deadlineMs, stateDir: host.stateDir, onFault });
   }
 
   private coreConfig(): CoreConfig {
@@ -219,8 +236,10 @@ export class VmProcess {
       boot: () => void this.boot(),
       run: () => this.primary?.run(),
       pause: () => this.primary?.pause(),
-      'keep-aside': ({ generation }: { generation: number }) => void this.keepAside(generation),
-      'kill-machine': () => void this.primary?.kill(),
+      'keep-aside': ({ generation }: { generation: number }) => {
+        this.aside = this.keepAside(generation);
+      },
+      'kill-machine': () => void this.aside.then(() => this.primary?.kill()),
       'gate-close': () => this.primary?.gate.close(),
       'gate-open': () => this.primary?.gate.open(),
       'gate-release': ({ epoch }: { epoch: number }) => {
@@ -230,8 +249,15 @@ export class VmProcess {
     };
   }
 
-  private keepAside(generation: number): void {
-    void generation;
+  /** Before the machine goes: a person may want to look at what it was. */
+  private async keepAside(generation: number): Promise<void> {
+    const dir = asideDir(this.init.host.stateDir, this.init.vmName, generation);
+    try {
+      await this.primary?.keepImage(dir);
+      this.warn('KEPT_ASIDE', `the image of this side is kept in ${dir}`);
+    } catch (error) {
+      this.warn('NOT_KEPT', `the image of this side is not kept: ${describe(error).message}`);
+    }
   }
 
   private observeCommit(epoch: number): void {
@@ -501,9 +527,12 @@ export class VmProcess {
   private exit(state: string): void {
     this.driver.end();
     this.tell({ type: 'exit-state', state, reason: '' });
-    void this.primary?.kill();
-    // Links close a moment later, so that the last messages leave.
-    setTimeout(() => process.exit(0), EXIT_GRACE_MS);
+    const late = new Promise((resolve) => setTimeout(resolve, ASIDE_MS_MAX).unref());
+    void Promise.race([this.aside, late]).then(() => {
+      void this.primary?.kill();
+      // Links close a moment later, so that the last messages leave.
+      setTimeout(() => process.exit(0), EXIT_GRACE_MS);
+    });
   }
 
   private tell(message: VmToDaemon): void {

@@ -26,12 +26,15 @@ export interface Arbiter {
 export type ArbiterSpec =
   | { readonly kind: 'witness'; readonly address: string }
   | { readonly kind: 'etcd'; readonly endpoints: readonly string[] }
-  | { readonly kind: 'file' | 'device'; readonly path: string };
+  | { readonly kind: 'file' | 'device'; readonly path: string }
+  /** Two hosts alone: their daemons keep the record, see `host/pair-records.ts`. */
+  | { readonly kind: 'none' };
 
-const FORMS = 'witness:HOST:PORT, etcd:HOST:PORT[,HOST:PORT...], file:/PATH or device:/PATH';
+const FORMS = 'witness:HOST:PORT, etcd:HOST:PORT[,HOST:PORT...], file:/PATH, device:/PATH or none';
 
 export function parseArbiter(text: string): ArbiterSpec {
   const [kind, rest] = [text.slice(0, text.indexOf(':')), text.slice(text.indexOf(':') + 1)];
+  if (text === 'none') return { kind: 'none' };
   if (kind === 'witness') {
     parseAddress(rest);
     return { kind, address: rest };
@@ -80,5 +83,7 @@ export function openArbiter(
       return new FileArbiter(spec.path, options);
     case 'device':
       return new DeviceArbiter(spec.path, options);
+    case 'none':
+      throw new MirrorError('USAGE', 'arbiter none: there is nothing to connect to');
   }
 }

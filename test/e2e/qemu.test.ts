@@ -12,7 +12,7 @@ const e2e = suite('qemu');
 const missing = whatQemuNeeds();
 
 function onQemu(name: string, deadlineMs: number, play: (scene: Scene) => Promise<void>): void {
-  if (missing === '') sceneTest(e2e, name, deadlineMs, play, 'qemu');
+  if (missing === '') sceneTest(e2e, name, deadlineMs, play, { engine: 'qemu' });
   else testIf(e2e, name, missing, () => {});
 }
 

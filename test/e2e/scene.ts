@@ -69,9 +69,15 @@ async function listening(
   return proxy.address;
 }
 
-async function addHost(pool: TestPool, paths: Paths, name: string): Promise<Host> {
+/** `other`: an arbiter; else the witness, by a path of its own. */
+export async function addHost(
+  pool: TestPool,
+  paths: Paths,
+  name: string,
+  other?: string,
+): Promise<Host> {
   const port = await freePort();
-  const arbiter = await paths.toWitness(name, pool.witnessListens);
+  const arbiter = other ?? (await paths.toWitness(name, pool.witnessListens));
   const advertise = await paths.toHost(name, `127.0.0.1:${port}`);
   return pool.addHost(name, { arbiter, port, advertise });
 }
@@ -82,13 +88,23 @@ export function sceneTest(
   name: string,
   deadlineMs: number,
   play: (scene: Scene) => Promise<void>,
-  engine = 'v86',
+  { engine = 'v86', arbiter }: SceneOptions = {},
 ): void {
-  test(name, () => within(deadlineMs, name, scene(play, engine)));
+  test(name, () => within(deadlineMs, name, scene(play, engine, arbiter)));
+}
+
+export interface SceneOptions {
+  readonly engine?: string;
+  /** Else a witness. */
+  readonly arbiter?: string;
 }
 
 /** Everything ends with the scene; nothing that the client saw may be lost or invented. */
-async function scene(play: (scene: Scene) => Promise<void>, engine: string): Promise<void> {
+async function scene(
+  play: (scene: Scene) => Promise<void>,
+  engine: string,
+  arbiter?: string,
+): Promise<void> {
   const pool = new TestPool(1_000);
   const paths = new Paths();
   const network = new EthernetSwitch();
@@ -102,9 +118,9 @@ async function scene(play: (scene: Scene) => Promise<void>, engine: string): Pro
     restMs: 5,
   });
   try {
-    await pool.startWitness();
-    const a = await addHost(pool, paths, 'a');
-    const b = await addHost(pool, paths, 'b');
+    if (arbiter === undefined) await pool.startWitness();
+    const a = await addHost(pool, paths, 'a', arbiter);
+    const b = await addHost(pool, paths, 'b', arbiter);
     const vm = pool.writeVm(VM, { switchPort: port, engine });
     const started = await pool.mirror(a, ['start', vm, '--peer', b.address, '--audit']);
     assert.is(started.code, 0, started.stderr);

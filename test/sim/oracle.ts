@@ -22,8 +22,8 @@ export class Oracle {
   }
 
   /**
-   * A person forced a standby to go on while its owner may have gone on too: another life, with what
-   * was surely seen of the older. Both may be heard until the hosts meet.
+   * A person forced a standby to go on while its owner may have gone on too: another life, with
+   * what was surely seen of the older. Both may be heard until the hosts meet.
    */
   forks(from: number, life: number, seenCount: number): void {
     this.lives.set(life, this.seen(from).slice(0, seenCount));

@@ -21,7 +21,7 @@ export type PairCode = typeof pairRecord;
 
 type Told = (reply: ArbiterReply) => void;
 /** What becomes of a copy, and what is to be said once it is on the disk. */
-type Decision<T> = (mine: RecordCopy | null) => { copy: RecordCopy | null; then: T };
+type Decision<T> = (mine: RecordCopy | null) => { copy: RecordCopy | null; say: T };
 
 export class SimPair {
   private readonly world: World;
@@ -75,7 +75,7 @@ export class SimPair {
         host,
         (now) => {
           const { copy, reply } = this.code.changedHere(now, expectRevision, proposal);
-          return { copy, then: reply };
+          return { copy, say: reply };
         },
         answer,
       );
@@ -89,7 +89,7 @@ export class SimPair {
         host,
         (now) => {
           const { copy, reply } = decide(now);
-          return { copy, then: reply };
+          return { copy, say: reply };
         },
         answer,
       );
@@ -107,7 +107,7 @@ export class SimPair {
         host,
         (now) => {
           const copy = this.code.met(now, theirs?.copy ?? null, host);
-          return { copy, then: this.code.told(copy, theirs) };
+          return { copy, say: this.code.told(copy, theirs) };
         },
         answer,
       ),
@@ -132,7 +132,9 @@ export class SimPair {
     world.schedule.at(ANSWER_MS_MAX, () => settle(null));
     const copies = world.prng.chance(world.weather.double) ? 2 : 1;
     for (let copy = 0; copy < copies; copy += 1)
-      this.travel(from, to, () => this.serve(to, request, (a) => this.travel(to, from, () => settle(a))));
+      this.travel(from, to, () =>
+        this.serve(to, request, (answer) => this.travel(to, from, () => settle(answer))),
+      );
   }
 
   private travel(from: string, to: string, arrive: () => void): void {
@@ -152,7 +154,7 @@ export class SimPair {
         const known = this.code.met(mine, request.copy, host);
         const owner = this.ownerOn(host, known);
         const { copy, reply } = this.code.handedOver(known, request, owner);
-        return { copy, then: { copy, reply } };
+        return { copy, say: { copy, reply } };
       },
       answer,
     );
@@ -170,10 +172,10 @@ export class SimPair {
     const { boots } = this.world.host(host);
     const queue = this.waiting.get(host) ?? [];
     const work = (): void => {
-      const { copy, then } = decide(this.copyOf(host));
+      const { copy, say: said } = decide(this.copyOf(host));
       const done = (): void => {
         if (this.world.host(host).boots !== boots) return;
-        say(then);
+        say(said);
         queue.shift();
         queue[0]?.();
       };
@@ -188,10 +190,10 @@ export class SimPair {
     const { world } = this;
     world.schedule.at(1 + world.prng.below(3), () => {
       // The power may fail before or after the disk has it.
-      if (world.host(host).boots !== boots && world.prng.chance(50)) return;
+      const failed = world.host(host).boots !== boots;
+      if (failed && world.prng.chance(50)) return;
       const before = this.copyOf(host);
-      if (world.host(host).boots !== boots && before && !pairRecord.outranks(copy.record, before.record))
-        return;
+      if (failed && before && !pairRecord.outranks(copy.record, before.record)) return;
       this.copies.set(host, copy);
       world.arbiter.stands(this.record);
       done();

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { changeByClaim } from '../../src/pool/file-claims.js';
 import type { DeviceCode } from './device.js';
+import type { PairCode } from './pair.js';
 import type { Bias } from './faults.js';
 import type { RunOptions } from './run.js';
 import type { ArbiterKind, CoreFactory } from './world.js';
@@ -17,6 +18,7 @@ const SOURCE = fileURLToPath(new URL('../../src/', import.meta.url));
 const CLAIMS = '../pool/file-claims.js';
 const BALLOTS = '../pool/disk-paxos.js';
 const SLOT = '../pool/slot.js';
+const PAIR = 'pair-record.js';
 
 /** File (of the core, unless a path says otherwise), what stands there, and what replaces it. */
 type Patch = readonly [file: string, find: string, replace: string];
@@ -361,6 +363,61 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     arbiter: 'device',
     patches: [[SLOT, 'if (!checksum(body, where)', 'if (false && !checksum(body, where)']],
   },
+  {
+    name: 'without an arbiter, a standby takes over on silence alone',
+    seed: 1,
+    bias: {},
+    arbiter: 'none',
+    patches: [[PAIR, 'if (lower || !isForced(proposal))', 'if (lower)']],
+  },
+  {
+    name: 'a record is told to be given away, and held on',
+    seed: 1,
+    bias: {},
+    arbiter: 'none',
+    patches: [[PAIR, "copy: { hold: 'gave', record }, reply: { outcome: 'ok', record } };", 'copy: mine, reply: { outcome: \'ok\', record } };']],
+  },
+  {
+    name: 'a record that was given away before is taken again',
+    seed: 1,
+    bias: {},
+    arbiter: 'none',
+    patches: [
+      [PAIR, 'return given && newer ?', 'return given ?'],
+      [PAIR, "const given = theirs.hold === 'gave' &&", 'const given ='],
+    ],
+  },
+  {
+    name: 'the side that was not forced goes on after the meeting',
+    seed: 1,
+    bias: {},
+    arbiter: 'none',
+    patches: [[PAIR, 'return theirs.generation > record.generation ? seen : mine;', 'return mine;']],
+  },
+  {
+    name: 'when hosts meet, the higher generation stays, whoever was forced',
+    seed: 1,
+    bias: {},
+    arbiter: 'none',
+    patches: [[PAIR, 'if (forced !== otherForced)', 'if (false)']],
+  },
+  {
+    name: 'the side that was forced stays below what the other has seen',
+    seed: 1,
+    bias: {},
+    arbiter: 'none',
+    patches: [
+      [PAIR, 'return theirs.generation > record.generation ? seen : mine;', 'return seen;'],
+      [PAIR, 'generation: theirs.generation + 1 }', 'generation: record.generation }'],
+    ],
+  },
+  {
+    name: 'the mark of a forced takeover is lost at the next start',
+    seed: 1,
+    bias: {},
+    arbiter: 'none',
+    patches: [['proposals.js', 'stopped?.forcedAt === undefined', 'true']],
+  },
 ];
 
 export interface Planted {
@@ -389,7 +446,8 @@ export async function plant(bug: PlantedBug): Promise<Planted> {
   const { changeByClaim: claims } = (await load(CLAIMS)) as { changeByClaim: typeof changeByClaim };
   const [ballots, slot] = [await load(BALLOTS), await load(SLOT)] as object[];
   const device = { ...ballots, ...slot } as DeviceCode;
+  const pair = (await load(PAIR)) as PairCode;
   const { bias, arbiter } = bug;
-  const options = { make, claims, device, bias, arbiter };
+  const options = { make, claims, device, pair, bias, arbiter };
   return { options, dispose: () => rmSync(dir, { recursive: true, force: true }) };
 }

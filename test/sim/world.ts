@@ -72,7 +72,7 @@ export class World {
   weather: Weather = FAIR;
   takeovers = 0;
   faults = 0;
-  /** Without an arbiter: the last generation that was forced while the other host held the record. */
+  /** Without an arbiter: the last generation forced while the other host held the record. */
   forcedAt = 0;
   /** Compare-and-swaps on their way to the arbiter. */
   requestsOut = 0;
