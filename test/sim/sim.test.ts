@@ -32,7 +32,7 @@ sim('no seed violates a rule, and protection comes back', () => {
   assert.ok(takeovers > FRESH_SEEDS * TAKEOVERS_PER_SEED_MIN, 'the faults lead to takeovers');
 });
 
-for (const arbiter of ['device'] as const)
+for (const arbiter of ['device', 'none'] as const)
   sim(`the same holds for every seed with the arbiter ${arbiter}`, () => {
     let takeovers = 0;
     for (let seed = base; seed < base + MORE_SEEDS; seed += 1) takeovers += check(seed, arbiter);
