@@ -42,7 +42,8 @@ function failures(): Record<string, { exit: number; status: number }> {
     ...['NO_DESCRIPTION', 'FILE_MISSING', 'BAD_OFFER', 'OFFER_TIMEOUT', 'OFFER_FAILED'],
     ...['OFFER_REFUSED', 'NO_ENGINE', 'NO_BRIDGE', 'TAP_FAILED', 'PASST_MISSING'],
     ...['LINK_CLOSED', 'DIAL_TIMEOUT', 'DIAL_FAILED', 'NOTE_NOT_SAVED', 'BAD_LINE', 'BAD_UUID'],
-    ...['BAD_RECORD', 'BAD_PROPOSAL', 'TOO_MANY_RECORDS', 'TOO_MANY_HOSTS', 'ARBITER_FAULT', 'KEPT_ASIDE'],
+    ...['BAD_RECORD', 'BAD_PROPOSAL', 'TOO_MANY_RECORDS', 'TOO_MANY_HOSTS', 'ARBITER_FAULT'],
+    ...['KEPT_ASIDE'],
   ];
   return Object.fromEntries(codes.map((code) => [code, { exit: Exit.failed, status: 500 }]));
 }
