@@ -11,6 +11,13 @@ import { EthernetSwitch } from '../src/network/switch.js';
 export const VM = 'bench';
 const SAMPLE_MS = 90;
 
+export interface BenchVm extends Omit<DemoVm, 'switchPort'> {
+  /** Without one it is plugged into nothing. */
+  readonly nic?: boolean;
+  /** More options for both hosts. */
+  readonly hostArgs?: readonly string[];
+}
+
 export interface Stage {
   readonly pool: DemoPool;
   readonly switchPort: number;
@@ -18,16 +25,17 @@ export interface Stage {
 
 /** Two hosts, a witness, a switch, and a protected VM; all of it ends with `play`. */
 export async function onStage<T>(
-  vm: Omit<DemoVm, 'switchPort'>,
+  vm: BenchVm,
   play: (stage: Stage) => Promise<T>,
+  options: { paired?: boolean } = {},
 ): Promise<T> {
   const dir = mkdtempSync(join(tmpdir(), 'mirror-bench-'));
-  const pool = new DemoPool(dir);
+  const pool = new DemoPool(dir, vm.hostArgs);
   const network = new EthernetSwitch();
   try {
     const { port: switchPort } = await network.listen('127.0.0.1', 0);
-    await pool.start();
-    await pool.startVm(VM, { ...vm, switchPort });
+    await pool.start(options);
+    await pool.startVm(VM, { ...vm, switchPort: vm.nic === false ? null : switchPort });
     await pool.waitFor(pool.hosts[0], VM, 'protected');
     return await play({ pool, switchPort });
   } finally {
@@ -39,6 +47,21 @@ export async function onStage<T>(
 
 export const statusOf = (host: DemoHost): Promise<VmStatus> =>
   host.client.call<VmStatus>('status', { vm: VM });
+
+/** Kills the owner's host, starts it again once the VM is taken over, and waits for protection. */
+export async function killAndReturn<T>(
+  pool: DemoPool,
+  watch: (standby: DemoHost, killedAtMs: number) => Promise<T>,
+): Promise<T> {
+  const { primary, standby } = await pool.roles(VM);
+  const killedAtMs = performance.now();
+  pool.kill(primary);
+  const seen = await watch(standby, killedAtMs);
+  await pool.waitForOwner(standby, VM);
+  await pool.startHost(primary);
+  await pool.waitFor(standby, VM, 'protected');
+  return seen;
+}
 
 /** The status now and then, for `forMs`. */
 export async function sampleStatus(host: DemoHost, forMs: number): Promise<VmStatus[]> {

@@ -1,5 +1,5 @@
-/** From the capture of an epoch to its ack, by how many pages it holds. */
-import { onStage, sampleStatus } from './bench-pool.js';
+/** From the capture of an epoch to its ack, by how many pages it holds, in plain and over TLS. */
+import { onStage, sampleStatus, type Stage } from './bench-pool.js';
 import { median, type Row } from './row.js';
 
 /** With an epoch long enough for the guest to write that many. */
@@ -9,21 +9,22 @@ const MEASURE_MS = 6_000;
 export async function latencyBench(): Promise<Row[]> {
   const rows: Row[] = [];
   for (const [pages, epoch] of Object.entries(CASES))
-    rows.push(...(await latency(Number(pages), epoch)));
+    for (const paired of [false, true]) rows.push(...(await latency(Number(pages), epoch, paired)));
   return rows;
 }
 
-function latency(pages: number, epoch: string): Promise<Row[]> {
+function latency(pages: number, epoch: string, paired: boolean): Promise<Row[]> {
   const cmdline = `tick=10 dirty=${pages} pattern=full`;
-  return onStage({ memory: '64MiB', epoch, cmdline }, async ({ pool }) => {
+  const measure = async ({ pool }: Stage): Promise<Row[]> => {
     const samples = await sampleStatus(pool.hosts[0], MEASURE_MS);
     const { commitMs } = samples[samples.length - 1];
     const dirtyPages = median(samples.map((sample) => sample.dirtyPages));
-    const name = `capture to ack, ${pages} pages`;
+    const name = `capture to ack, ${pages} pages${paired ? ', TLS' : ''}`;
     const reference = `${Math.round(dirtyPages)} dirty pages in the median epoch`;
     return [
       { name: `${name}, p50`, value: commitMs.p50, unit: 'ms', reference },
       { name: `${name}, p99`, value: commitMs.p99, unit: 'ms' },
     ];
-  });
+  };
+  return onStage({ memory: '64MiB', epoch, cmdline }, measure, { paired });
 }

@@ -1,7 +1,7 @@
 /** What both VM processes take, shared pages counted once (PSS), against the guest's memory. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { onStage, statusOf } from './bench-pool.js';
-import { pssMb } from './pss.js';
+import { memoryMb } from './processes.js';
 import type { Row } from './row.js';
 
 const GUEST_MB = 64;
@@ -22,7 +22,7 @@ function pss(pages: number): Promise<Row> {
   return onStage({ memory: `${GUEST_MB}MiB`, epoch: '25ms', cmdline }, async ({ pool }) => {
     await sleep(MEASURE_MS);
     const [primary, standby] = await Promise.all(
-      pool.hosts.map(async (host) => pssMb((await statusOf(host)).pid)),
+      pool.hosts.map(async (host) => memoryMb((await statusOf(host)).pid).pss),
     );
     const name = `PSS of both VM processes, ${pages} pages dirty`;
     return {

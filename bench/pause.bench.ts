@@ -17,6 +17,7 @@ export async function pauseBench(): Promise<Row[]> {
     {
       ...{ memoryBytes: MEMORY_BYTES, kernel: builtinKernel(), initrd: null, nics: [] },
       cmdline: `tick=10 dirty=${DIRTY_PAGES} pattern=sparse`,
+      disks: [],
     },
     { auditEvery: 0 },
   );

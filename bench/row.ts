@@ -30,5 +30,5 @@ export function formatted(row: Row): string {
     target && ('atMost' in target ? `at most ${target.atMost}` : `at least ${target.atLeast}`);
   const verdict = bound ? `  [${bound}: ${isMet(row) ? 'met' : 'MISSED'}]` : '';
   const beside = reference ? `  (${reference})` : '';
-  return `${name.padEnd(44)}${value.toFixed(3).padStart(10)} ${unit}${beside}${verdict}`;
+  return `${name.padEnd(52)}${value.toFixed(3).padStart(10)} ${unit}${beside}${verdict}`;
 }

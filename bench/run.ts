@@ -4,11 +4,17 @@
  * run: the machine may be busy.
  */
 import { spawn } from 'node:child_process';
+import { clockQemuBench } from './clock-qemu.bench.js';
 import { clockBench } from './clock.bench.js';
+import { coloPairBench } from './colo-pair.bench.js';
 import { latencyBench } from './latency.bench.js';
 import { memoryBench } from './memory.bench.js';
 import { pageBench } from './page.bench.js';
 import { pauseBench } from './pause.bench.js';
+import { qemuBench } from './qemu.bench.js';
+import { qemuParserBench } from './qemu-parser.bench.js';
+import { qemuTakeoverBench } from './qemu-takeover.bench.js';
+import { qemuIdleBench } from './qemu-idle.bench.js';
 import { formatted, type Row } from './row.js';
 import { samplesBench } from './samples.bench.js';
 import { takeoverBench } from './takeover.bench.js';
@@ -27,7 +33,14 @@ const BENCHES: Record<string, () => Promise<Row[]>> = {
   latency: latencyBench,
   memory: memoryBench,
   clock: clockBench,
-  takeover: takeoverBench,
+  takeover: () => takeoverBench('v86'),
+  qemu: qemuBench,
+  'qemu-parser': qemuParserBench,
+  'qemu-idle': qemuIdleBench,
+  'qemu-takeover': qemuTakeoverBench,
+  'colo-pair': coloPairBench,
+  'clock-qemu': clockQemuBench,
+  'takeover-qemu': () => takeoverBench('qemu'),
 };
 
 const args = process.argv.slice(2);

@@ -1,11 +1,14 @@
 /** From the loss of the primary to the guest's first output that the new owner's gate lets out. */
-import type { DemoHost, DemoPool } from '../src/cli/demo-pool.js';
+import type { DemoPool } from '../src/cli/demo-pool.js';
 import { TakeoverWatch, type NewOwner } from '../src/cli/takeover-watch.js';
 import { GuestClient } from '../src/drill/guest-client.js';
-import { onStage, statusOf, VM } from './bench-pool.js';
+import { whatQemuNeeds } from '../src/machine/qemu/qemu-host.js';
+import { killAndReturn, onStage, VM } from './bench-pool.js';
+import { leftOut } from './peers.js';
+import { processTree } from './processes.js';
 import { median, type Row } from './row.js';
 
-const RUNS = 20;
+const RUNS = Number(process.env['MIRROR_TAKEOVERS'] ?? 20);
 const DETECT_MS = 1_000;
 const GUEST_IP = '10.77.0.2';
 const VM_OPTIONS = {
@@ -14,8 +17,9 @@ const VM_OPTIONS = {
   cmdline: `ip=${GUEST_IP}/24 tick=10 dirty=256 pattern=sparse`,
 };
 
-export function takeoverBench(): Promise<Row[]> {
-  return onStage(VM_OPTIONS, async ({ pool, switchPort }) => {
+export async function takeoverBench(engine: 'v86' | 'qemu'): Promise<Row[]> {
+  if (engine === 'qemu' && leftOut('takeovers of QEMU', whatQemuNeeds())) return [];
+  return onStage({ ...VM_OPTIONS, engine }, async ({ pool, switchPort }) => {
     const watch = new TakeoverWatch(switchPort);
     const client = new GuestClient({
       ...{ port: watch, mac: '02:00:00:00:77:01', ip: '10.77.0.1', guestIp: GUEST_IP },
@@ -27,7 +31,7 @@ export function takeoverBench(): Promise<Row[]> {
       const killed: Took[] = [];
       for (let run = 0; run < RUNS; run += 1) killed.push(await killOnce(pool, watch));
       const frozen = await freezeOnce(pool, watch);
-      return rowsOf(killed, frozen);
+      return rowsOf(killed, frozen).map((row) => ({ ...row, name: `${engine}: ${row.name}` }));
     } finally {
       client.close();
       watch.close();
@@ -46,22 +50,14 @@ async function sinceFault(faultAtMs: number, owner: Promise<NewOwner>): Promise<
   return { announcedMs: announcedAtMs - faultAtMs, outputMs: outputAtMs - faultAtMs };
 }
 
-async function killOnce(pool: DemoPool, watch: TakeoverWatch): Promise<Took> {
-  const { primary, standby } = await pool.roles(VM);
-  const owner = watch.nextOwner();
-  const killedAtMs = performance.now();
-  pool.kill(primary);
-  const took = await sinceFault(killedAtMs, owner);
-  await pool.waitForOwner(standby, VM);
-  await pool.startHost(primary);
-  await pool.waitFor(standby, VM, 'protected');
-  return took;
+function killOnce(pool: DemoPool, watch: TakeoverWatch): Promise<Took> {
+  return killAndReturn(pool, (_standby, atMs) => sinceFault(atMs, watch.nextOwner()));
 }
 
-/** The daemon and its VM processes stand still, with all connections open: only silence tells. */
+/** The host's daemon, VM processes and QEMU stand still, connections open: only silence tells. */
 async function freezeOnce(pool: DemoPool, watch: TakeoverWatch): Promise<Took> {
   const { primary } = await pool.roles(VM);
-  const pids = await pidsOf(primary);
+  const pids = processTree(primary.process?.pid ?? 0);
   const owner = watch.nextOwner();
   const frozenAtMs = performance.now();
   for (const pid of pids) process.kill(pid, 'SIGSTOP');
@@ -70,11 +66,6 @@ async function freezeOnce(pool: DemoPool, watch: TakeoverWatch): Promise<Took> {
   } finally {
     for (const pid of pids) process.kill(pid, 'SIGCONT');
   }
-}
-
-async function pidsOf(host: DemoHost): Promise<number[]> {
-  const { pid } = await statusOf(host);
-  return [host.process?.pid ?? 0, pid].filter((each) => each > 0);
 }
 
 function rowsOf(killed: readonly Took[], frozen: Took): Row[] {

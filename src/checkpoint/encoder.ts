@@ -34,8 +34,6 @@ export interface EncodedPart {
 interface Slot {
   buffer: SlotBuffer;
   busy: boolean;
-  /** An epoch of more than `SLOT_PAGES_KEPT` pages has been in it. */
-  grown: boolean;
 }
 
 interface SlotBuffer extends CaptureBuffer {
@@ -53,27 +51,33 @@ interface Waiting {
 
 const PAGE_BYTES = 4096;
 const ENCODE_MS_MAX = 10_000;
+/** What one of the two slots has room for; the other takes all of memory. */
+const SMALL_SLOT_PAGES = 4_096;
 /**
- * A slot that a dirty storm made larger than this is replaced after the next quieter epoch: one
- * replaced at every epoch of a storm would leave its memory to two garbage collectors.
+ * After so many epochs that would fit the small slot, the memory that a dirty storm left in the
+ * large one is given back. Sooner, the storms to come would find it in the hands of two garbage
+ * collectors still.
  */
-const SLOT_PAGES_KEPT = 4_096;
+const QUIET_EPOCHS = 1_000;
 
 export class EncoderError extends MirrorError {}
 
 export class Encoder {
   private readonly worker: Worker;
   private readonly pageCount: number;
-  private readonly slots: Slot[];
+  private readonly small: Slot;
+  private readonly large: Slot;
+  /** Epochs since one did not fit the small slot. */
+  private quietEpochs = QUIET_EPOCHS;
   private readonly waiting = new Map<number, Waiting>();
   private nextId = 1;
   private failure: Error | null = null;
 
-  static async create(pageCount: number, slots: number): Promise<Encoder> {
+  static async create(pageCount: number): Promise<Encoder> {
     const worker = new Worker(new URL('./encode-worker.js', import.meta.url), {
       workerData: { pageCount },
     });
-    const encoder = new Encoder(worker, pageCount, slots);
+    const encoder = new Encoder(worker, pageCount);
     await new Promise<void>((resolve, reject) => {
       const timer = setTimeout(
         () => reject(new EncoderError('ENCODER_STUCK', 'the encode worker did not start')),
@@ -87,14 +91,11 @@ export class Encoder {
     return encoder;
   }
 
-  private constructor(worker: Worker, pageCount: number, slots: number) {
+  private constructor(worker: Worker, pageCount: number) {
     this.worker = worker;
     this.pageCount = pageCount;
-    this.slots = Array.from({ length: slots }, () => ({
-      buffer: makeSlot(pageCount),
-      busy: false,
-      grown: false,
-    }));
+    this.small = { buffer: makeSlot(Math.min(pageCount, SMALL_SLOT_PAGES)), busy: false };
+    this.large = { buffer: makeSlot(pageCount), busy: false };
     worker.on('message', (message: EncodeResult | EncodedPart) => {
       if ('part' in message) this.keep(message);
       else this.settle(message);
@@ -104,16 +105,22 @@ export class Encoder {
   }
 
   /**
-   * A buffer for one capture, or null while all of them wait to be encoded. In a dirty storm one
-   * has to do: a second one could take as much as the guest.
+   * A buffer for a capture of at least so many pages, or null while those that there are wait to be
+   * encoded. In a dirty storm one has to do: a second one could take as much as the guest.
    */
-  takeSlot(): CaptureBuffer | null {
-    if (this.slots.some(({ busy, grown }) => busy && grown)) return null;
-    const slot = this.slots.find((candidate) => !candidate.busy);
-    if (!slot) return null;
+  takeSlot(pagesMin: number): CaptureBuffer | null {
+    const { small, large } = this;
+    const fits = pagesMin <= small.buffer.pageIndices.length;
+    const slot = fits && !small.busy ? small : large;
+    if (slot.busy) return null;
     slot.busy = true;
     slot.buffer.pageCount = 0;
     return slot.buffer;
+  }
+
+  /** Nothing was captured into it. */
+  putBack(buffer: CaptureBuffer): void {
+    this.slotOf(buffer).busy = false;
   }
 
   encode(
@@ -123,8 +130,7 @@ export class Encoder {
     reset: boolean,
     onPart: PartListener,
   ): Promise<EncodedEpoch> {
-    const slot = this.slots.find((candidate) => candidate.buffer === buffer);
-    if (!slot?.busy) throw new EncoderError('BAD_SLOT', 'not a slot that was taken');
+    const slot = this.slotOf(buffer);
     if (this.failure) return Promise.reject(this.failure);
     const id = this.nextId;
     this.nextId += 1;
@@ -148,11 +154,18 @@ export class Encoder {
     await this.worker.terminate();
   }
 
+  private slotOf(buffer: CaptureBuffer): Slot {
+    const slot = [this.small, this.large].find((candidate) => candidate.buffer === buffer);
+    if (!slot?.busy) throw new EncoderError('BAD_SLOT', 'not a slot that was taken');
+    return slot;
+  }
+
   private giveBack(slot: Slot, pageCount: number): void {
-    const large = pageCount > SLOT_PAGES_KEPT;
-    if (slot.grown && !large) slot.buffer = makeSlot(this.pageCount);
-    slot.grown = large;
     slot.busy = false;
+    if (pageCount > SMALL_SLOT_PAGES) this.quietEpochs = 0;
+    else this.quietEpochs += 1;
+    if (this.quietEpochs === QUIET_EPOCHS && !this.large.busy)
+      this.large.buffer = makeSlot(this.pageCount);
   }
 
   private keep({ id, part, index, partCount }: EncodedPart): void {
@@ -179,7 +192,7 @@ export class Encoder {
   }
 }
 
-/** Room for every page; memory that is never written is never taken. */
+/** Memory that is never written is never taken. */
 function makeSlot(pageCount: number): SlotBuffer {
   const sharedIndices = new SharedArrayBuffer(pageCount * 4);
   const sharedBytes = new SharedArrayBuffer(pageCount * PAGE_BYTES);

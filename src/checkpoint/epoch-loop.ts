@@ -4,7 +4,8 @@
  * decision.
  */
 import type { Gate } from '../gate/gate.js';
-import type { CaptureBuffer, Machine } from '../machine/machine.js';
+import { CaptureOverflow } from '../machine/capture-overflow.js';
+import type { CaptureBuffer, CaptureResult, Machine, PageRange } from '../machine/machine.js';
 import type { Encoder } from './encoder.js';
 import { EpochFigures } from './figures.js';
 import type { RunControl } from './run-control.js';
@@ -45,6 +46,8 @@ export interface EpochListener {
   /** One more part of an epoch is encoded and may be sent. */
   encoded(part: EncodedPart): void;
   failed(epoch: number, error: Error): void;
+  /** An audit found pages that were not told as dirty; they are captured, this time. */
+  missed(epoch: number, pageCount: number): void;
 }
 
 const SLOT_WAIT_MS_MAX = 5_000;
@@ -63,6 +66,7 @@ export class EpochLoop {
   private readonly listener: EpochListener;
   private readonly control: RunControl;
   private queue: Promise<void> = Promise.resolve();
+  private lastPageCount = 0;
 
   constructor(
     machine: Machine,
@@ -77,6 +81,7 @@ export class EpochLoop {
     this.encoder = encoder;
     this.listener = listener;
     this.sweep = new Sweep(machine.info.pageCount);
+    machine.onStill = (ms) => this.figures.pauseMs.add(ms);
   }
 
   /** Epochs are cut one after the other, in the order in which they were asked for. */
@@ -85,6 +90,8 @@ export class EpochLoop {
       try {
         await this.runEpoch(order);
       } catch (error) {
+        // The gate has its output, and is closed if that matters: the VM may go on.
+        if (!order.hold) this.control.release('capture');
         this.listener.failed(
           order.epoch,
           error instanceof Error ? error : new Error(String(error)),
@@ -104,22 +111,40 @@ export class EpochLoop {
 
   private async runEpoch(order: EpochOrder): Promise<void> {
     if (order.base) this.startSync();
-    const slot = await this.freeSlot();
+    const slot = await this.freeSlot(this.lastPageCount);
     const range = this.sweep.next(order.final);
     await this.control.hold('capture');
-    const pausedAt = process.hrtime.bigint();
-    const result = await this.machine.capture(slot, range);
     const output = this.gate.cut(order.epoch, order.base);
-    if (!order.hold) this.control.release('capture');
-    const pauseMs = Number(process.hrtime.bigint() - pausedAt) / 1e6;
+    const { into, result } = await this.capture(slot, range, !order.hold);
+    if (!order.hold) this.control.captured(result.goesOn);
     this.sweep.advance(range);
-    this.figures.captured(order.epoch, pauseMs, result);
-    if (order.final) this.figures.syncDone();
+    this.figures.captured(order.epoch, result);
+    if (result.missedPageCount) this.listener.missed(order.epoch, result.missedPageCount);
+    if (order.final) this.figures.syncEnds(order.epoch);
     this.listener.captured(order.epoch, {
       complete: this.sweep.complete,
       ready: this.sweep.restFitsOneEpoch,
     });
-    await this.encode(order, slot, output);
+    await this.encode(order, into, output);
+  }
+
+  /** If the pages do not fit the slot, the VM waits for the one that they fit. */
+  private async capture(
+    slot: CaptureBuffer,
+    range: PageRange | null,
+    andGoOn: boolean,
+  ): Promise<{ into: CaptureBuffer; result: CaptureResult }> {
+    let into = slot;
+    try {
+      return { into, result: await this.machine.capture(into, range, andGoOn) };
+    } catch (error) {
+      this.encoder.putBack(into);
+      if (!(error instanceof CaptureOverflow)) throw error;
+      into = await this.freeSlot(error.pageCount);
+      return { into, result: await this.machine.capture(into, range, andGoOn) };
+    } finally {
+      this.lastPageCount = into.pageCount;
+    }
   }
 
   private startSync(): void {
@@ -145,10 +170,10 @@ export class EpochLoop {
   }
 
   /** A slot is free as soon as the worker has encoded the epoch that used it. */
-  private async freeSlot(): Promise<CaptureBuffer> {
+  private async freeSlot(pagesMin: number): Promise<CaptureBuffer> {
     const endAt = Date.now() + SLOT_WAIT_MS_MAX;
     for (;;) {
-      const slot = this.encoder.takeSlot();
+      const slot = this.encoder.takeSlot(pagesMin);
       if (slot) return slot;
       if (Date.now() > endAt) throw new Error('no capture slot became free: the encoder is stuck');
       await new Promise((resolve) => setTimeout(resolve, 1));

@@ -49,9 +49,9 @@ export class EpochFigures {
   missedPages = 0;
   auditedEpochs = 0;
   private readonly capturedAtMs = new Map<number, number>();
+  private syncEpoch: number | null = null;
 
-  captured(epoch: number, pauseMs: number, result: CaptureResult): void {
-    this.pauseMs.add(pauseMs);
+  captured(epoch: number, result: CaptureResult): void {
     this.findMs.add(result.findMs);
     this.copyMs.add(result.copyMs);
     this.dirtyPages = result.dirtyPageCount;
@@ -75,13 +75,19 @@ export class EpochFigures {
       this.commitMs.add(nowMs - atMs);
       this.capturedAtMs.delete(captured);
     }
+    if (this.syncEpoch !== null && epoch >= this.syncEpoch) this.forgetSync();
   }
 
-  /** A sync is over: its large epochs say nothing of those to come. */
-  syncDone(): void {
+  /** This epoch is the last of a sync. */
+  syncEnds(epoch: number): void {
+    this.syncEpoch = epoch;
+  }
+
+  /** Its large epochs say nothing of those to come. */
+  private forgetSync(): void {
+    this.syncEpoch = null;
     for (const samples of [this.pauseMs, this.findMs, this.copyMs, this.commitMs])
       samples.clear();
-    this.capturedAtMs.clear();
   }
 
   /** A lost session: what is in flight will not be acknowledged. */

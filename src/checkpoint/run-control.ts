@@ -40,6 +40,17 @@ export class RunControl {
     });
   }
 
+  /** The capture is over; `goesOn`: the machine has let the VM go on by itself. */
+  captured(goesOn: boolean): void {
+    if (goesOn && !this.stopped) {
+      this.running = true;
+      this.pausing = null;
+      const [other] = [...this.holds].filter((reason) => reason !== 'capture');
+      if (other) void this.hold(other);
+    }
+    this.release('capture');
+  }
+
   /** Stops the VM for good. */
   async stop(): Promise<void> {
     this.stopped = true;

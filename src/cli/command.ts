@@ -3,8 +3,9 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { MirrorError } from '../core/errors.js';
-import { controlPath } from '../host/control-server.js';
+import { controlPath } from '../host/control-socket.js';
 import { requireSecure } from '../host/host-config.js';
+import { NOT_A_SIZE, parseSize } from '../host/sizes.js';
 import { parseAddress, type Address } from '../wire/address.js';
 
 export interface Option {
@@ -94,6 +95,14 @@ export function optionalCount(input: Input, name: string): number | undefined {
 
 export function countOption(input: Input, name: string, standard: number): number {
   return optionalCount(input, name) ?? standard;
+}
+
+export function sizeOption(input: Input, name: string): number | undefined {
+  const value = textOption(input, name);
+  if (value === undefined) return undefined;
+  const bytes = parseSize(value);
+  if (bytes === null) throw new UsageError(`--${name} ${value}: ${NOT_A_SIZE}`);
+  return bytes;
 }
 
 /** `10s`, `500ms` or plain seconds, in `ms`. */

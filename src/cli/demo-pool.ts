@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { VmStatus } from '../host/vm-status.js';
+import { controlPath } from '../host/control-socket.js';
 import { MirrorError } from '../core/errors.js';
 import { ControlClient } from './control-client.js';
 import type { ConsoleRead } from './console.js';
@@ -29,19 +30,27 @@ export interface DemoVm {
   readonly cmdline: string;
   /** Of the switch that its NIC is plugged into; `null`: no NIC. */
   readonly switchPort: number | null;
+  /** v86 unless told. */
+  readonly engine?: 'v86' | 'qemu';
+  /** Files that it boots from, and the whole of its command line; else the built-in guest. */
+  readonly boot?: { readonly kernel: string; readonly initrd?: string };
 }
 
 export class DemoPool {
   readonly hosts: DemoHost[] = [];
   private readonly dir: string;
+  private readonly hostArgs: readonly string[];
   private witness: ChildProcess | null = null;
   private arbiter = '';
 
-  constructor(dir: string) {
+  /** `hostArgs`: more options for each `mirror host`. */
+  constructor(dir: string, hostArgs: readonly string[] = []) {
     this.dir = dir;
+    this.hostArgs = hostArgs;
   }
 
-  async start(): Promise<void> {
+  /** `paired`: all three by token, so that every connection between them is TLS. */
+  async start(options: { paired?: boolean } = {}): Promise<void> {
     const address = `127.0.0.1:${await freePort()}`;
     this.arbiter = `witness:${address}`;
     this.witness = this.run(['witness', '--listen', address, '--state-dir', join(this.dir, 'w')]);
@@ -54,12 +63,26 @@ export class DemoPool {
       this.hosts.push(host);
       await this.startHost(host);
     }
+    if (options.paired === true) await this.pairAll();
+  }
+
+  private async pairAll(): Promise<void> {
+    const [a, b] = this.hosts;
+    const witness = new ControlClient(controlPath(join(this.dir, 'w')));
+    for (const [giver, joiner] of [
+      [witness, a.client],
+      [witness, b.client],
+      [b.client, a.client],
+    ]) {
+      const { token } = await giver.call<{ token: string }>('token');
+      await joiner.call('join', { token });
+    }
   }
 
   async startHost(host: DemoHost): Promise<void> {
     host.process = this.run([
       ...['host', '--name', host.name, '--listen', host.address, '--arbiter', this.arbiter],
-      ...['--state-dir', join(this.dir, host.name)],
+      ...['--state-dir', join(this.dir, host.name), ...this.hostArgs],
     ]);
     await this.poll(`host ${host.name} answers`, () => host.client.call<VmStatus[]>('list'));
   }
@@ -72,8 +95,8 @@ export class DemoPool {
         : 'nics:\n  - { id: lan, mac: "52:54:00:12:34:56", ' +
           `attach: "stream:127.0.0.1:${vm.switchPort}" }\n`;
     const yaml =
-      `name: ${name}\nengine: v86\nmemory: ${vm.memory}\nepoch: ${vm.epoch}\n` +
-      `boot: { kernel: builtin, cmdline: "ip=10.77.0.2/24 ${vm.cmdline}" }\n${nic}`;
+      `name: ${name}\nengine: ${vm.engine ?? 'v86'}\nmemory: ${vm.memory}\n` +
+      `epoch: ${vm.epoch}\nboot: ${bootOf(vm)}\n${nic}`;
     writeFileSync(path, yaml);
     const [a, b] = this.hosts;
     await a.client.call('start', { yaml, path, peer: b.address, auditEvery: 0 });
@@ -158,6 +181,12 @@ export class DemoPool {
       await sleep(POLL_MS);
     }
   }
+}
+
+function bootOf({ boot, cmdline }: DemoVm): string {
+  if (!boot) return `{ kernel: builtin, cmdline: "ip=10.77.0.2/24 ${cmdline}" }`;
+  const initrd = boot.initrd === undefined ? '' : `initrd: "${boot.initrd}", `;
+  return `{ kernel: "${boot.kernel}", ${initrd}cmdline: "${cmdline}" }`;
 }
 
 /** Of a process whose only thread that starts others is its first. */

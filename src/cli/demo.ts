@@ -72,8 +72,8 @@ async function keepUp(pool: DemoPool, say: Say): Promise<void> {
 
 async function tell(pool: DemoPool, network: EthernetSwitch, say: Say): Promise<DemoResult> {
   const { port } = await network.listen('127.0.0.1', 0);
-  await pool.start();
-  say('Two hosts and a witness are up, each a process of its own.');
+  await pool.start({ paired: true });
+  say('Two hosts and a witness are up and paired: a process each, TLS 1.3 between them.');
   await pool.startVm(VM, { ...GUEST, switchPort: port });
   const first = await pool.waitFor(pool.hosts[0], VM, 'protected');
   say(`The VM runs on host a and is mirrored to host ${first.peer}, at every epoch.`);

@@ -3,14 +3,20 @@
  * to end.
  */
 import { readFileSync } from 'node:fs';
-import { ControlServer, controlPath } from '../host/control-server.js';
+import { ControlServer } from '../host/control-server.js';
+import { controlPath } from '../host/control-socket.js';
 import { Daemon } from '../host/daemon.js';
 import { hostConfig, parseHostSettings, type HostSettings } from '../host/host-config.js';
+import { WitnessControl } from '../host/trust-api.js';
+import { NAME } from '../host/vm-config.js';
+import { parseAddress } from '../wire/address.js';
 import { EthernetSwitch } from '../network/switch.js';
 import { WitnessServer } from '../pool/witness-server.js';
 import {
   optionalCount,
+  sizeOption,
   listenAddress,
+  need,
   noArgs,
   print,
   stateDirOf,
@@ -21,6 +27,10 @@ import {
 } from './command.js';
 
 const listen = { type: 'string', about: 'HOST:PORT to listen on' } as const;
+const advertise = {
+  type: 'string',
+  about: 'HOST:PORT where peers dial it, if not the same',
+} as const;
 const insecure = { type: 'boolean', about: 'allow plain connections beyond loopback' } as const;
 
 function say(text: string): void {
@@ -45,7 +55,9 @@ function settingsOf(input: Input): HostSettings {
     arbiter: textOption(input, 'arbiter'),
     stateDir: textOption(input, 'state-dir'),
     detectMs: optionalCount(input, 'detect-ms'),
+    accelerator: textOption(input, 'accelerator'),
     insecure: input.options['insecure'] === true ? true : undefined,
+    memory: sizeOption(input, 'memory'),
   };
   const set = Object.entries(given).filter(([, value]) => value !== undefined);
   return { ...fromFile, ...(Object.fromEntries(set) as HostSettings) };
@@ -67,12 +79,14 @@ export const host: Command = {
   options: {
     name: { type: 'string', about: 'name of this host in its pool' },
     listen,
-    advertise: { type: 'string', about: 'HOST:PORT where peers dial it, if not the same' },
+    advertise,
     arbiter: {
       type: 'string',
       about: 'witness:HOST:PORT, etcd:HOST:PORT,..., file:/PATH, device:/PATH or none',
     },
     'detect-ms': { type: 'string', about: 'silence that counts as loss, 1000 unless given' },
+    accelerator: { type: 'string', about: 'auto, kvm or tcg, for QEMU machines' },
+    memory: { type: 'string', about: 'what its VMs may take all together, such as 8GiB' },
     config: { type: 'string', about: 'the same in a file: name, listen, arbiter, stateDir, ...' },
     insecure,
   },
@@ -101,17 +115,32 @@ export const witness: Command = {
   args: '',
   about: 'run the small third vote',
   service: true,
-  options: { listen, insecure },
+  options: {
+    listen,
+    advertise,
+    name: { type: 'string', about: 'its name among those that it is paired with: witness' },
+    insecure,
+  },
   async run(input: Input): Promise<number> {
     noArgs(input);
-    const { host, port } = listenAddress(input);
-    const server = new WitnessServer(stateDirOf(input), say);
+    const { host, port } = parseAddress(need(input, 'listen'));
+    const name = textOption(input, 'name') ?? 'witness';
+    if (!NAME.test(name)) throw new UsageError(`--name ${name}: not a name (a-z, 0-9 and -)`);
+    const stateDir = stateDirOf(input);
+    const server = new WitnessServer({
+      ...{ name, stateDir, say, insecure: input.options['insecure'] === true },
+      advertise: textOption(input, 'advertise') ?? null,
+    });
+    const control = new WitnessControl(server.keeper);
     try {
+      server.claim();
+      await control.listen(textOption(input, 'socket') ?? controlPath(stateDir));
       const bound = await server.listen(host, port);
       say(`witness listens on ${host}:${bound}`);
       if (input.json) print(input, '', { address: `${host}:${bound}` });
       return await untilSignal();
     } finally {
+      control.close();
       await server.close();
     }
   },

@@ -13,6 +13,7 @@ import { guestBuild, guestClient } from './guest.js';
 import { arbiterInit } from './arbiter.js';
 import { ethernetSwitch, host, witness } from './host.js';
 import { list, status, wait } from './status.js';
+import { forget, hosts, join, rotate, token } from './trust.js';
 import { version } from './version.js';
 import { protect, reseed, start, stop, takeover, unprotect } from './vm.js';
 
@@ -21,6 +22,11 @@ const COMMANDS: readonly Command[] = [
   host,
   witness,
   arbiterInit,
+  token,
+  join,
+  hosts,
+  rotate,
+  forget,
   start,
   stop,
   status,
@@ -46,7 +52,7 @@ function help(): string {
     `Mirror keeps a VM alive through the loss of its host.\n\n${rows.join('\n')}\n\n` +
     '  mirror help <command>           its options\n\n' +
     'Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such VM or no daemon, 4 refused for\n' +
-    'safety, 5 not protected, 124 timed out, 130 interrupted.\n'
+    'safety or capacity, 5 not protected, 124 timed out, 130 interrupted.\n'
   );
 }
 

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MirrorError } from '../core/errors.js';
+import { NAME } from '../host/vm-config.js';
 import { parseAddress } from '../wire/address.js';
 import { ControlClient, ControlError } from './control-client.js';
 import {
@@ -23,6 +24,14 @@ import { waitForState } from './status.js';
 const BUSY_TRIES_MAX = 100;
 const BUSY_REST_MS = 20;
 
+const peerOption = {
+  type: 'string',
+  about: 'name (see mirror hosts) or HOST:PORT of the host that is to mirror it',
+} as const;
+const unsafeDisks = {
+  type: 'boolean',
+  about: 'mirror it though it writes to disks that are not mirrored',
+} as const;
 const timeout = { type: 'string', about: 'such as 30s; past it exit code 124' } as const;
 
 /** A path to a VM's file, or a name looked up in the state directory. */
@@ -41,19 +50,20 @@ export const start: Command = {
   args: '<vm>',
   about: 'start a VM (a name, or a path to its file) and return when it is protected',
   options: {
-    peer: { type: 'string', about: 'HOST:PORT of the host that is to mirror it' },
+    peer: peerOption,
     epoch: { type: 'string', about: 'auto, or such as 25ms' },
     engine: { type: 'string', about: 'auto, v86 or qemu' },
     protection: { type: 'string', about: 'mirror, the only level yet' },
     'audit-every': { type: 'string', about: 'compare all of memory every so many epochs' },
     audit: { type: 'boolean', about: 'compare all of memory at every epoch' },
+    'unsafe-disks': unsafeDisks,
     'no-wait': { type: 'boolean', about: 'return as soon as it is started' },
     timeout,
   },
   async run(input) {
     const client = new ControlClient(socketOf(input));
     const peer = textOption(input, 'peer') ?? null;
-    if (peer !== null) parseAddress(peer);
+    if (peer !== null && !NAME.test(peer)) parseAddress(peer);
     oneOf(input, 'engine', ['auto', 'v86', 'qemu']);
     oneOf(input, 'protection', ['mirror']);
     const timeoutMs = durationOption(input, 'timeout', 60_000);
@@ -63,6 +73,7 @@ export const start: Command = {
       ...{
         peer,
         auditEvery,
+        unsafeDisks: input.options['unsafe-disks'] === true,
         epoch: textOption(input, 'epoch'),
         engine: textOption(input, 'engine'),
       },
@@ -174,6 +185,9 @@ export const protect = commandOf(
   'mirror a running VM to another host',
   'protect',
   'is being protected; see mirror status',
-  { peer: { type: 'string', about: 'HOST:PORT of the host that is to mirror it' } },
-  (input) => ({ peer: need(input, 'peer') }),
+  { peer: peerOption, 'unsafe-disks': unsafeDisks },
+  (input) => ({
+    peer: need(input, 'peer'),
+    unsafeDisks: input.options['unsafe-disks'] === true,
+  }),
 );

@@ -47,7 +47,13 @@ interface Flavour {
   readonly kernelPackage: RegExp;
   readonly suffix: RegExp;
   readonly cmdline: string;
+  readonly modules: readonly string[];
 }
+
+/** NICs of both engines; the disks of both. */
+const DEVICES = ['ne2k-pci', 'virtio_pci', 'virtio_net', 'virtio_blk', 'ata_piix', 'sd_mod'];
+/** ext4 asks for its checksums by name only. */
+const FILE_SYSTEM = ['crc32c_generic', 'ext4'];
 
 const FLAVOURS: Record<Architecture, Flavour> = {
   i386: {
@@ -55,17 +61,16 @@ const FLAVOURS: Record<Architecture, Flavour> = {
     kernelPackage: /Depends: (linux-image-\d\S*-686)$/m,
     suffix: /-686$/,
     cmdline: LINUX_CMDLINE,
+    modules: DEVICES,
   },
   amd64: {
     meta: 'linux-image-cloud-amd64',
     kernelPackage: /Depends: (linux-image-\d\S*-cloud-amd64)$/m,
     suffix: /-cloud-amd64$/,
     cmdline: LINUX_AMD64_CMDLINE,
+    modules: [...DEVICES, ...FILE_SYSTEM],
   },
 };
-
-/** NICs of both engines; the disks of both. */
-const MODULES = ['ne2k-pci', 'virtio_pci', 'virtio_net', 'virtio_blk', 'ata_piix', 'sd_mod'];
 
 /** Where the packages put a file: `/bin` and `/lib` may be below `/usr`. */
 function findFolder(root: string, path: string, pattern: RegExp): string {
@@ -91,7 +96,7 @@ async function programsOf(apt: AptFolder, packages: readonly string[]): Promise<
 /** Builds `vmlinuz` and `initrd.img` in `outDir`. */
 export async function buildLinux(options: LinuxBuildOptions): Promise<LinuxGuest> {
   const { outDir, log, architecture = 'i386', packages = [], start = null } = options;
-  const { meta, kernelPackage, suffix, cmdline } = FLAVOURS[architecture];
+  const { meta, kernelPackage, suffix, cmdline, modules: wanted } = FLAVOURS[architecture];
   if (packages.length > 0 && architecture !== 'amd64')
     throw new LinuxBuildError('programs of packages go into an amd64 guest only');
   const out = resolve(outDir);
@@ -105,7 +110,7 @@ export async function buildLinux(options: LinuxBuildOptions): Promise<LinuxGuest
     log(`fetching ${[kernel, 'busybox-static', ...packages].join(', ')}`);
     const root = await apt.unpack([kernel, 'busybox-static']);
     const programs = await programsOf(apt, packages);
-    const modules = collectModules(findFolder(root, 'lib/modules', suffix), MODULES);
+    const modules = collectModules(findFolder(root, 'lib/modules', suffix), wanted);
     const busybox = readFileSync(findFolder(root, 'bin', /^busybox$/));
     const guest = { kernel: join(out, 'vmlinuz'), initrd: join(out, 'initrd.img'), cmdline };
     const image = new RegExp(`^vmlinuz-.*${suffix.source}`);

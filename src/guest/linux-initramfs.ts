@@ -55,8 +55,9 @@ while :; do setsid cttyhack sh; done
  * it waits for the real-time clock's next second and looks how far the system's clock is `behind`.
  * A tick (10,000 us by rights, a tenth more or less at most; 1 us of it is 100 us a second) is made
  * to win half of that back until the next look. If it was off from what was `foreseen` then, the
- * `base` was wrong, and takes half the difference. More than 0.3 s are stepped, and when the base
- * is at its limit, looked at sooner: what epochs take beyond a tenth, only steps give back.
+ * `base` was wrong, and takes half the difference. More than 0.3 s are stepped. What epochs take
+ * beyond a tenth only steps give back: with the base at its limit it looks every second, and steps
+ * a tenth of a second.
  */
 const GUEST_CLOCK = `#!/bin/busybox sh
 export PATH=/bin
@@ -72,6 +73,7 @@ base=10000
 tick=10000
 foreseen=
 span=5
+most=300000
 while :; do
   sleep $((span - 1))
   us=$(now)
@@ -83,12 +85,16 @@ while :; do
   behind=$((second * 1000000 - us))
   echo "behind $behind us, tick $tick us" > /tmp/guest-clock
   [ -n "$foreseen" ] && base=$(limit $((base + (behind - foreseen) / (span * 200))))
-  if [ $behind -gt 300000 ] || [ $behind -lt -300000 ]; then
+  if [ $behind -gt $most ] || [ $behind -lt -$most ]; then
     date -s @$second >/dev/null
     behind=0
   fi
   span=5
-  [ $base = 11000 ] && span=2
+  most=300000
+  if [ $base = 11000 ]; then
+    span=1
+    most=100000
+  fi
   tick=$(limit $((base + behind / (span * 200))))
   adjtimex -t $tick >/dev/null
   foreseen=$((behind - (tick - base) * span * 100))

@@ -32,6 +32,7 @@ function lastKnown(child: VmChild): VmStatus {
     ...{ owner: '', peer: '', ...child.status },
     ...{ name: init.vmName, vmUuid: init.vmUuid, host: init.host.name, incarnation, pid },
     ...{ engine: 'v86', dirtyTracking: '', protection: 'mirror' },
+    captureDriver: { name: '', why: '' },
     ...{ pauseMs: NO_FIGURE, findMs: NO_FIGURE, copyMs: NO_FIGURE, commitMs: NO_FIGURE },
     ...{ epochMs: 0, dirtyPages: 0, bytesPerEpoch: 0, ratio: 0, guestClockLagMs: 0, workDone: 0 },
     ...{ gateHeldBytes: 0, auditedEpochs: 0, missedPages: 0, serialOffset: 0 },

@@ -4,20 +4,27 @@
  */
 import { randomUUID } from 'node:crypto';
 import { access, constants } from 'node:fs/promises';
-import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { createServer, type AddressInfo, type Server } from 'node:net';
 import type { DirLock } from '../pool/dir-lock.js';
-import { openArbiter, type Arbiter } from '../pool/arbiter.js';
+import { openArbiter, parseArbiter, type Arbiter } from '../pool/arbiter.js';
 import { parseAddress } from '../wire/address.js';
-import { readPreamble } from '../wire/preamble.js';
-import { requireSecure, type HostConfig } from './host-config.js';
+import { sourceOf } from '../wire/doorway.js';
+import { SecureDoor, type House } from '../wire/secure-door.js';
+import { Security } from '../wire/security.js';
+import { TrustKeeper } from '../wire/trust-keeper.js';
+import { Admission } from './admission.js';
+import type { HostConfig } from './host-config.js';
 import { HostError } from './host-error.js';
+import { houseOf } from './household.js';
+import { faultsOfDisks } from './local-disks.js';
+import { memoryNeed, memoryRoom, usedBytes, type MemoryRoom } from './memory-room.js';
 import { OrphanWatch } from './orphan-watch.js';
+import { builtinKernel } from '../guest/builtin.js';
+import { QemuChooser } from '../machine/qemu/qemu-choice.js';
 import { whatQemuNeeds } from '../machine/qemu/qemu-host.js';
 import { keptAside } from './aside.js';
 import { statusOf, type ToldStatus } from './child-status.js';
-import { answerPair } from './pair-link.js';
-import { PairRecords } from './pair-records.js';
-import { answerProbe } from './peer-control.js';
+import { PairDaemon } from './pair-daemon.js';
 import { claimStateDir } from './state-dir.js';
 import { VmChild } from './vm-child.js';
 import { NAME, type VmConfig } from './vm-config.js';
@@ -27,7 +34,6 @@ import { VmRegistry, type KnownVm } from './vm-registry.js';
 import { ConfigError } from './yaml-file.js';
 
 const ORPHAN_LOOK_MS_MIN = 1_000;
-const PREAMBLE_MS_MAX = 5_000;
 const CONNECTIONS_MAX = 1_024;
 /** Standby processes whose owner is not proven yet: all together, and of one VM. */
 const UNPROVEN_MAX = 16;
@@ -47,6 +53,7 @@ export interface DaemonOptions {
 }
 
 export class Daemon {
+  readonly keeper: TrustKeeper;
   private readonly config: HostConfig;
   private readonly options: DaemonOptions;
   private readonly registry: VmRegistry;
@@ -60,66 +67,49 @@ export class Daemon {
   private closing = false;
   private orphans: OrphanWatch | null = null;
   private readonly arbiter: Arbiter;
-  /** Where there is no arbiter: the records, as this host has them. */
-  private readonly pair: PairRecords | null;
+  /** Where there is no arbiter: its part of one. */
+  private readonly pair: PairDaemon | null;
+  private readonly security: Security;
+  private readonly admission: Admission;
+  private readonly door: SecureDoor;
 
   constructor(config: HostConfig, options: DaemonOptions = {}) {
     this.config = config;
     this.options = options;
     this.address = config.advertise ?? config.listen;
     this.registry = new VmRegistry(config.stateDir);
-    this.pair = config.arbiter === 'none' ? this.pairRecords() : null;
-    this.arbiter = this.pair
-      ? this.ownArbiter(this.pair)
-      : openArbiter(config.arbiter, { deadlineMs: config.detectMs, stateDir: config.stateDir });
-    this.server = createServer({ pauseOnConnect: false }, (socket) => void this.accept(socket));
+    const say = (text: string): void => this.options.onFault?.(text);
+    this.security = new Security(config);
+    const { security, registry } = this;
+    const living = (): VmChild[] => this.allLiving();
+    const { arbiter, detectMs: deadlineMs, stateDir } = config;
+    this.pair =
+      arbiter === 'none' ? new PairDaemon({ config, security, registry, say, living }) : null;
+    const { pair } = this;
+    this.arbiter =
+      pair?.arbiter ?? openArbiter(arbiter, { deadlineMs, stateDir, security, onFault: say });
+    this.admission = new Admission((vmUuid, peer) =>
+      pair ? pair.readAt(vmUuid, peer) : this.arbiter.read(vmUuid),
+    );
+    const needs = this.witnessAddresses();
+    const address = (): string => this.address;
+    this.keeper = new TrustKeeper({ security, kind: 'host', address, needs, say });
+    this.door = new SecureDoor({ security, keeper: this.keeper, house: this.house(), say });
+    this.server = createServer((socket) => void this.door.accept(socket));
     this.server.maxConnections = CONNECTIONS_MAX;
   }
 
   get host(): HostIdentity {
-    const { name, stateDir, arbiter, detectMs, insecure } = this.config;
+    const { name, stateDir, arbiter, detectMs, insecure, accelerator } = this.config;
     const local = this.localAddress();
-    return { name, address: this.address, local, stateDir, arbiter, detectMs, insecure };
-  }
-
-  private pairRecords(): PairRecords {
-    const { name: host, stateDir, detectMs } = this.config;
-    const say = (text: string): void => this.options.onFault?.(text);
-    const processesOf = (vmUuid: string): VmChild[] =>
-      this.allLiving().filter(({ init }) => init.vmUuid === vmUuid);
-    return new PairRecords({
-      ...{ host, stateDir, onFault: say, askMs: detectMs / 2 },
-      ownerOf: ({ vmUuid, ownerIncarnation }) => {
-        const living = processesOf(vmUuid);
-        const owner = living.find(({ incarnation }) => incarnation === ownerIncarnation);
-        if (owner) return owner.status?.yields === true ? 'yields' : 'serves';
-        // One that has not said its name yet may be the one.
-        return living.some(({ incarnation }) => incarnation === '') ? 'unknown' : 'gone';
-      },
-      onYield: ({ vm, vmUuid, owner }, aside) => {
-        say(`${vm}: host ${owner} was forced to take over: this side stops, see ${aside}`);
-        for (const child of processesOf(vmUuid)) child.look();
-      },
-    });
-  }
-
-  /** The daemon's own questions. */
-  private ownArbiter(pair: PairRecords): Arbiter {
-    const caller = (vmUuid: string) => ({ peer: this.peerOf(vmUuid), forced: false });
-    return {
-      read: (vmUuid) => pair.read(vmUuid, caller(vmUuid)),
-      cas: (vmUuid, revision, wish) => pair.cas(vmUuid, revision, wish, caller(vmUuid)),
-      close: () => {},
-    };
-  }
-
-  private peerOf(vmUuid: string): string | null {
-    return this.registry.load(() => {}).find((vm) => vm.vmUuid === vmUuid)?.peer ?? null;
+    const { address } = this;
+    return { name, address, local, stateDir, arbiter, detectMs, insecure, accelerator };
   }
 
   /** Claims the state directory: before this nothing in it is touched. */
   claim(): void {
     this.lock ??= claimStateDir(this.config.stateDir);
+    this.security.prepare();
   }
 
   /** Resolves to where it listens, once what the last daemon left is being recovered. */
@@ -142,6 +132,8 @@ export class Daemon {
     const known = this.registry.load((error) => this.options.onFault?.(error.message));
     for (const vm of known) if (vm.owner) this.recover(vm);
     this.orphans = this.watchOrphans();
+    this.keeper.start();
+    this.tryQemu();
     return this.address;
   }
 
@@ -149,6 +141,7 @@ export class Daemon {
   async close(): Promise<void> {
     this.closing = true;
     this.orphans?.stop();
+    this.keeper.stop();
     this.arbiter.close();
     this.server.close();
     const living = this.allLiving();
@@ -186,9 +179,10 @@ export class Daemon {
   }
 
   async start(request: StartRequest): Promise<VmChild> {
-    const { config, peer, auditEvery } = request;
+    const { config, auditEvery } = request;
     const { name } = config;
-    if (peer !== null) this.checkPeer(peer);
+    this.checkArbiter();
+    const peer = request.peer === null ? null : this.peerAt(request.peer);
     const existing = this.families.get(name)?.current();
     if ((existing && !existing.ended) || this.starting.has(name))
       throw new HostError('ALREADY_RUNNING', `${name} is on this host already: see mirror status`);
@@ -218,9 +212,7 @@ export class Daemon {
     if (!known) throw new HostError('NO_SUCH_VM', `this host knows no VM ${name}`);
     await bootFilesThere(known.config);
     const { vmUuid, config: vm, peer } = known;
-    const reply = this.pair
-      ? await this.pair.read(vmUuid, { peer, forced: true })
-      : await this.arbiter.read(vmUuid);
+    const reply = await (this.pair?.readForced(vmUuid, peer) ?? this.arbiter.read(vmUuid));
     if (reply.outcome !== 'ok' || !reply.record)
       throw new HostError('REFUSED', 'the arbiter does not tell who owns it: nothing was done');
     const forcedOver = reply.record.generation;
@@ -234,11 +226,28 @@ export class Daemon {
     return child && !child.ended ? child : null;
   }
 
-  checkPeer(peer: string): void {
+  /** The address of a peer that is given by name or address; throws if it cannot be one. */
+  peerAt(text: string): string {
+    const peer = this.security.trust.byName(text)?.addresses[0] ?? text;
+    if (NAME.test(peer))
+      throw new HostError('NO_SUCH_HOST', `no host ${peer} is paired with this one: mirror hosts`);
     if (parseAddress(peer).port === 0) throw new HostError('BAD_ADDRESS', `${peer} has no port`);
-    requireSecure(peer, this.config.insecure);
     if (peer === this.address)
       throw new HostError('REFUSED', `${peer} is this host: a VM is mirrored to another one`);
+    const route = this.security.routeTo(peer);
+    if (route !== 'plain' && route.kind !== 'host')
+      throw new HostError('REFUSED', `${peer} is a witness: a VM is mirrored to a host`);
+    return peer;
+  }
+
+  /** Before a VM starts that could never be recorded. */
+  private checkArbiter(): void {
+    for (const address of this.witnessAddresses()) this.security.routeTo(address);
+  }
+
+  private witnessAddresses(): string[] {
+    const spec = parseArbiter(this.config.arbiter);
+    return spec.kind === 'witness' ? [spec.address] : [];
   }
 
   /** Where the processes of this machine reach its daemon. */
@@ -246,6 +255,15 @@ export class Daemon {
     const { host } = parseAddress(this.config.listen);
     const reachable = { '0.0.0.0': '127.0.0.1', '::': '::1' }[host] ?? host;
     return reachable.includes(':') ? `[${reachable}]:${this.port}` : `${reachable}:${this.port}`;
+  }
+
+  /** What VM processes want to know is found out before the first of them asks. */
+  private tryQemu(): void {
+    const { accelerator, stateDir } = this.config;
+    if (whatQemuNeeds() !== '') return;
+    new QemuChooser(builtinKernel, stateDir).choose(accelerator).catch((error: unknown) => {
+      this.options.onFault?.(`QEMU cannot be used: ${String(error)}`);
+    });
   }
 
   private watchOrphans(): OrphanWatch {
@@ -273,19 +291,28 @@ export class Daemon {
     this.spawn({ role: 'primary', ...init });
   }
 
-  private spawn(init: Omit<InitMessage, 'type' | 'host'>): VmChild {
-    const { vmName: name } = init;
-    const child = new VmChild({ type: 'init', host: this.host, ...init }, this.options.vmEntry);
+  /** For a VM, beside all others. */
+  private roomFor(vmUuid: string): MemoryRoom | null {
+    const others = this.allLiving().filter(({ init }) => init.vmUuid !== vmUuid);
+    const commitments = others.map(({ config, pid, peerAddress }) => {
+      const bytes = config ? memoryNeed(config, peerAddress !== null).bytes : 0;
+      return { bytes, usedBytes: usedBytes(pid) };
+    });
+    return memoryRoom(this.config.memoryBytes, commitments);
+  }
+
+  private spawn(without: Omit<InitMessage, 'type' | 'host' | 'room'>): VmChild {
+    const { vmName: name, vmUuid } = without;
+    const init: InitMessage = {
+      ...{ type: 'init', host: this.host, room: this.roomFor(vmUuid), ...without },
+    };
+    const child = new VmChild(init, this.options.vmEntry);
     const family = this.families.get(name) ?? new VmFamily();
     this.families.set(name, family);
     family.add(child);
     child.onChange = () => this.remember(child, family);
-    child.onRecord = ({ peer, forced, change }) => {
-      if (!this.pair) return Promise.resolve({ outcome: 'unknown' });
-      const caller = { peer: peer ?? this.peerOf(init.vmUuid), forced };
-      if (!change) return this.pair.read(init.vmUuid, caller);
-      return this.pair.cas(init.vmUuid, change.expectRevision, change.proposal, caller);
-    };
+    const { pair } = this;
+    if (pair) child.onRecord = (asked) => pair.recordFor(init.vmUuid, asked);
     child.onEnd = () => {
       this.rememberEnd(child, family);
       family.prune();
@@ -325,27 +352,17 @@ export class Daemon {
     work.catch((error: unknown) => this.options.onFault?.(`not written down: ${String(error)}`));
   }
 
-  private async accept(socket: Socket): Promise<void> {
-    try {
-      const preamble = await readPreamble(socket, PREAMBLE_MS_MAX);
-      const { kind, role, vmUuid, vmName, rest } = preamble;
-      if (kind === 'control' && role === 'owner') {
-        if (!this.pair) throw new HostError('REFUSED', 'this host has an arbiter');
-        const { pair } = this;
-        await answerPair(socket, PREAMBLE_MS_MAX, (request) => pair.serve(vmUuid, request));
-      } else if (kind === 'control') {
-        const engines = whatQemuNeeds() === '' ? ['v86', 'qemu'] : ['v86'];
-        const alive = this.isAlive(vmUuid, vmName);
-        answerProbe(socket, { alive, host: this.config.name, engines });
-      }
-      else this.standbyFor(vmName, vmUuid).handOver(socket, rest);
-    } catch (error) {
-      const { remoteAddress, remotePort } = socket;
-      const from = `${remoteAddress}:${remotePort}`;
-      if (error instanceof HostError)
-        this.options.onFault?.(`connection from ${from} refused: ${error.message}`);
-      socket.destroy();
-    }
+  private house(): House {
+    return houseOf({
+      host: this.config.name,
+      admission: this.admission,
+      pair: this.pair,
+      refused: (socket, error) => this.door.refused(sourceOf(socket), error),
+      isAlive: (vmUuid, incarnation) => this.isAlive(vmUuid, incarnation),
+      roomForMore: () => this.roomFor(''),
+      checkStandby: (vmName, vmUuid) => this.checkStandby(vmName, vmUuid),
+      standbyFor: (vmName, vmUuid) => this.standbyFor(vmName, vmUuid),
+    });
   }
 
   private isAlive(vmUuid: string, incarnation: string): boolean | 'unknown' {
@@ -362,6 +379,12 @@ export class Daemon {
    * An old one whose owner is gone sees that by itself, and takes over or ends.
    */
   private standbyFor(vmName: string, vmUuid: string): VmChild {
+    this.checkStandby(vmName, vmUuid);
+    const init = { vm: null, start: 'create', peer: null, auditEvery: 0 } as const;
+    return this.spawn({ role: 'secondary', vmName, vmUuid, ...init });
+  }
+
+  private checkStandby(vmName: string, vmUuid: string): void {
     if (!NAME.test(vmName) || !UUID.test(vmUuid) || this.closing)
       throw new HostError('BAD_REQUEST', 'it does not say which VM it is for');
     const family = this.families.get(vmName);
@@ -376,8 +399,6 @@ export class Daemon {
     const ofThis = unproven.filter((child) => child.init.vmName === vmName);
     if (unproven.length >= UNPROVEN_MAX || ofThis.length >= UNPROVEN_OF_ONE_MAX)
       throw new HostError('BUSY', 'too many standbys are being made');
-    const init = { vm: null, start: 'create', peer: null, auditEvery: 0 } as const;
-    return this.spawn({ role: 'secondary', vmName, vmUuid, ...init });
   }
 }
 
@@ -391,5 +412,7 @@ async function bootFilesThere(config: VmConfig): Promise<void> {
       faults.push(`boot.${key}: cannot read ${path}: nothing was started`);
     });
   }
+  for (const fault of await faultsOfDisks(config.disks))
+    faults.push(`${fault}: nothing was started`);
   if (faults.length > 0) throw new ConfigError(faults);
 }

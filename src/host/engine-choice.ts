@@ -1,6 +1,7 @@
 /** Which engine runs a VM whose file says `auto`: QEMU where both hosts have it, else v86. */
 import { hostname } from 'node:os';
 import { whatQemuNeeds } from '../machine/qemu/qemu-host.js';
+import type { Security } from '../wire/security.js';
 import { askPeer } from './peer-control.js';
 import { engineFaults, type VmConfig } from './vm-config.js';
 import { VmProcessError } from './vm-process-error.js';
@@ -11,6 +12,12 @@ export interface EngineChoice {
   readonly why: string;
 }
 
+/** How the peer is asked. */
+export interface PeerQuestion {
+  readonly security: Security;
+  readonly deadlineMs: number;
+}
+
 export function checkQemu(): void {
   const missing = whatQemuNeeds();
   if (missing !== '') throw new VmProcessError('QEMU_MISSING', `${hostname()}: ${missing}`);
@@ -19,14 +26,15 @@ export function checkQemu(): void {
 async function whyNotQemu(
   config: VmConfig,
   peer: string | null,
-  deadlineMs: number,
+  { security, deadlineMs }: PeerQuestion,
 ): Promise<string> {
   const missing = whatQemuNeeds();
   if (missing !== '') return missing;
   const [fault] = engineFaults(config, 'qemu');
   if (fault) return fault;
   if (peer === null) return '';
-  const answer = await askPeer(peer, { vmUuid: '', incarnation: '', host: '' }, deadlineMs);
+  const anything = { vmUuid: '', incarnation: '', host: '' };
+  const answer = await askPeer(security, peer, anything, deadlineMs);
   if (!answer) return `the peer at ${peer} does not answer`;
   return answer.engines.includes('qemu') ? '' : `host ${answer.host} has no QEMU for it`;
 }
@@ -35,14 +43,14 @@ async function whyNotQemu(
 export async function chooseEngine(
   config: VmConfig,
   peer: string | null,
-  deadlineMs: number,
+  ask: PeerQuestion,
 ): Promise<EngineChoice> {
   if (config.engine === 'qemu') {
     checkQemu();
     return { engine: 'qemu', why: '' };
   }
   if (config.engine === 'v86') return { engine: 'v86', why: '' };
-  const why = await whyNotQemu(config, peer, deadlineMs);
+  const why = await whyNotQemu(config, peer, ask);
   if (why === '') return { engine: 'qemu', why };
   const faults = engineFaults(config, 'v86');
   if (faults.length === 0) return { engine: 'v86', why: `engine auto took v86, not qemu: ${why}` };

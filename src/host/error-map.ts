@@ -21,17 +21,31 @@ const BY_CODE: Record<string, { exit: number; status: number }> = {
   VM_ENDED: { exit: Exit.notFound, status: 410 },
   ALREADY_RUNNING: { exit: Exit.refused, status: 409 },
   NAME_TAKEN: { exit: Exit.refused, status: 409 },
+  UNSAFE_DISKS: { exit: Exit.refused, status: 409 },
+  NO_ROOM: { exit: Exit.refused, status: 507 },
   REFUSED: { exit: Exit.refused, status: 409 },
   NOT_BOOTED: { exit: Exit.refused, status: 409 },
   NOT_OWNER: { exit: Exit.refused, status: 409 },
   STATE_DIR_IN_USE: { exit: Exit.refused, status: 409 },
   STATE_DIR_OPEN: { exit: Exit.refused, status: 403 },
   INSECURE: { exit: Exit.refused, status: 403 },
+  NO_SUCH_HOST: { exit: Exit.notFound, status: 404 },
+  ...refusals(),
   BUSY: { exit: Exit.refused, status: 503 },
   ...failures(),
   NOT_PROTECTED: { exit: Exit.notProtected, status: 409 },
   TIMEOUT: { exit: Exit.timedOut, status: 504 },
 };
+
+/** Who is not who they should be, or may not do what they ask for. */
+function refusals(): Record<string, { exit: number; status: number }> {
+  const codes = [
+    ...['NOT_PAIRED', 'STRANGER', 'PLAIN_REFUSED', 'NOT_YOURS', 'STALE', 'NO_TICKET'],
+    ...['BAD_TOKEN', 'TOKEN_USED', 'TOKEN_EXPIRED', 'BAD_IDENTITY', 'BAD_CERTIFICATE'],
+    ...['EXPIRED', 'NO_CERTIFICATE'],
+  ];
+  return Object.fromEntries(codes.map((code) => [code, { exit: Exit.refused, status: 403 }]));
+}
 
 /** What a caller can only report. */
 function failures(): Record<string, { exit: number; status: number }> {
@@ -40,8 +54,10 @@ function failures(): Record<string, { exit: number; status: number }> {
     ...['QEMU_MISSING', 'QEMU_TOO_OLD', 'QEMU_START', 'QEMU_ENDED', 'QEMU_STREAM', 'QEMU_MIGRATE'],
     ...['QMP_TIMEOUT', 'QMP_CLOSED', 'QMP_ERROR', 'QMP_PROTOCOL'],
     ...['NO_DESCRIPTION', 'FILE_MISSING', 'BAD_OFFER', 'OFFER_TIMEOUT', 'OFFER_FAILED'],
+    ...['BAD_DISK', 'DISK_LOCKED'],
     ...['OFFER_REFUSED', 'NO_ENGINE', 'NO_BRIDGE', 'TAP_FAILED', 'PASST_MISSING'],
     ...['LINK_CLOSED', 'DIAL_TIMEOUT', 'DIAL_FAILED', 'NOTE_NOT_SAVED', 'BAD_LINE', 'BAD_UUID'],
+    ...['TLS_FAILED', 'TLS_TIMEOUT', 'LINE_CUT', 'LINE_TIMEOUT'],
     ...['BAD_RECORD', 'BAD_PROPOSAL', 'TOO_MANY_RECORDS', 'TOO_MANY_HOSTS', 'ARBITER_FAULT'],
     ...['KEPT_ASIDE'],
   ];

@@ -1,11 +1,14 @@
 /** What a daemon is told at its start: by `--config host.yaml`, by options, or by both. */
 import * as v from 'valibot';
+import type { AcceleratorSetting } from '../machine/qemu/qemu-choice.js';
 import { parseArbiter, plainAddresses } from '../pool/arbiter.js';
 import { isLoopback, parseAddress } from '../wire/address.js';
 import { HostError } from './host-error.js';
+import { size } from './sizes.js';
 import { NAME } from './vm-config.js';
 import { readYaml } from './yaml-file.js';
 
+const ACCELERATORS = ['auto', 'kvm', 'tcg'] as const;
 const DETECT_MS = { min: 100, max: 60_000 };
 
 const schema = v.strictObject({
@@ -16,6 +19,8 @@ const schema = v.strictObject({
   arbiter: v.optional(v.string()),
   detectMs: v.optional(v.number()),
   insecure: v.optional(v.boolean()),
+  accelerator: v.optional(v.picklist(ACCELERATORS, 'must be auto, kvm or tcg')),
+  memory: v.optional(size),
 });
 
 export type HostSettings = v.InferOutput<typeof schema>;
@@ -29,6 +34,10 @@ export interface HostConfig {
   readonly arbiter: string;
   readonly detectMs: number;
   readonly insecure: boolean;
+  /** For QEMU machines. */
+  readonly accelerator: AcceleratorSetting;
+  /** What its VMs may take all together; `null`: what there is. */
+  readonly memoryBytes: number | null;
 }
 
 export function parseHostSettings(text: string, path: string): HostSettings {
@@ -47,11 +56,16 @@ export function hostConfig(settings: HostSettings, stateDirStandard: string): Ho
   if (!(detectMs >= DETECT_MS.min && detectMs <= DETECT_MS.max))
     throw usage(`--detect-ms ${detectMs}: must be from ${DETECT_MS.min} to ${DETECT_MS.max}`);
   const insecure = settings.insecure ?? false;
-  requireSecure(listen, insecure);
+  parseAddress(listen);
   const advertise = advertised(listen, settings.advertise);
   for (const address of plainAddresses(parseArbiter(arbiter))) requireSecure(address, insecure);
   const stateDir = settings.stateDir ?? stateDirStandard;
-  return { name, listen, advertise, stateDir, arbiter, detectMs, insecure };
+  const accelerator = settings.accelerator ?? 'auto';
+  if (!ACCELERATORS.includes(accelerator))
+    throw usage(`--accelerator ${accelerator}: must be auto, kvm or tcg`);
+  const memoryBytes = settings.memory ?? null;
+  const place = { name, listen, advertise, stateDir, arbiter };
+  return { ...place, detectMs, insecure, accelerator, memoryBytes };
 }
 
 function advertised(listen: string, advertise: string | undefined): string | null {
@@ -66,12 +80,12 @@ function advertised(listen: string, advertise: string | undefined): string | nul
   return advertise ?? null;
 }
 
-/** Connections are not encrypted yet: beyond loopback only if a person says so. */
+/** For what has no encryption of its own: beyond loopback only if a person says so. */
 export function requireSecure(address: string, insecure: boolean): void {
   if (insecure || isLoopback(parseAddress(address).host)) return;
   throw new HostError(
     'INSECURE',
-    `${address} is not loopback, and connections are not encrypted yet: nothing was done; ` +
+    `${address} is not loopback, and such connections are not encrypted: nothing was done; ` +
       'on a network that you trust add --insecure',
   );
 }

@@ -17,6 +17,8 @@ import {
   type RecordCopy,
 } from '../core/pair-record.js';
 import type { Proposal, VmRecord } from '../core/record.js';
+import type { Security } from '../wire/security.js';
+import { checkAsker, type PairAsker } from './pair-authority.js';
 import { askPair } from './pair-link.js';
 import { PairStore } from './pair-store.js';
 import { describe } from './vm-process-error.js';
@@ -29,6 +31,8 @@ export interface PairOptions {
   /** Whether the process that the record names is on this host, and what it does. */
   readonly ownerOf: (record: VmRecord) => OwnerState;
   readonly onFault: (text: string) => void;
+  /** How the other host is dialled. */
+  readonly security: Security;
   /** This host held the record and has yielded to one that was forced. */
   readonly onYield: (record: VmRecord, aside: string) => void;
 }
@@ -52,6 +56,7 @@ export class PairRecords {
   private readonly turn = new Map<string, Promise<unknown>>();
   /** Ids that were made here just now: nobody else can know of them. */
   private readonly fresh = new Set<string>();
+  private faultSaid = '';
 
   constructor(options: PairOptions) {
     this.options = options;
@@ -100,10 +105,11 @@ export class PairRecords {
     });
   }
 
-  /** The other host asks. */
-  serve(vmUuid: string, request: PairRequest): Promise<PairAnswer> {
+  /** The other host asks. `asker`: who that is, proven; `null`: it asks in plain. */
+  serve(vmUuid: string, request: PairRequest, asker: PairAsker | null): Promise<PairAnswer> {
     const { host, ownerOf } = this.options;
     return this.inTurn(vmUuid, (mine) => {
+      if (asker) checkAsker(host, vmUuid, mine, request, asker);
       const known = met(mine, request.copy, host);
       const owner = known ? ownerOf(known.record) : 'unknown';
       const { copy, reply } = handedOver(known, request, owner);
@@ -116,7 +122,9 @@ export class PairRecords {
     { peer }: PairCaller,
     request: PairRequest,
   ): Promise<PairAnswer | null> {
-    return peer === null ? null : askPair(peer, vmUuid, request, this.options.askMs);
+    const { security, askMs: deadlineMs } = this.options;
+    if (peer === null) return null;
+    return askPair(security, { address: peer, vmUuid, request, deadlineMs });
   }
 
   private change(vmUuid: string, decide: (now: RecordCopy | null) => Change) {
@@ -157,8 +165,14 @@ export class PairRecords {
     try {
       return await work();
     } catch (error) {
-      this.options.onFault(describe(error).message);
+      this.say(describe(error).message);
       return { outcome: 'unknown' };
     }
+  }
+
+  /** What is asked again and again fails in the same way again and again. */
+  private say(fault: string): void {
+    if (fault !== this.faultSaid) this.options.onFault(fault);
+    this.faultSaid = fault;
   }
 }

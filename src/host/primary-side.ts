@@ -16,7 +16,6 @@ import { announceFrame } from '../network/announce.js';
 import type { NicLink, ReadyLink } from '../network/nic-link.js';
 
 const GATE_BYTES_MAX = 32 << 20;
-const ENCODER_SLOTS = 2;
 /** Networks forget and lose frames: a new owner says where the VM is more than once. */
 const ANNOUNCE_AT_MS = [0, 100, 500, 2_000];
 
@@ -103,7 +102,7 @@ export class PrimarySide {
 
   /** Orders an epoch; the encoder starts with the first one. */
   order(order: EpochOrder): void {
-    this.encoder ??= Encoder.create(this.machine.info.pageCount, ENCODER_SLOTS);
+    this.encoder ??= Encoder.create(this.machine.info.pageCount);
     this.encoder.then(
       (encoder) => {
         this.loop ??= new EpochLoop(this.machine, this.control, this.gate, encoder, this.events);

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import type { ArbiterReply, CoreStatus } from '../core/events.js';
 import { MirrorError } from '../core/errors.js';
 import type { VmConfig } from './vm-config.js';
+import type { ProvenPeer } from './vm-dial.js';
 import type { DaemonToVm, InitMessage, VmToDaemon } from './vm-protocol.js';
 
 const ENTRY = fileURLToPath(new URL('./vm-process.js', import.meta.url));
@@ -27,6 +28,13 @@ interface Pending {
 
 export class VmRequestError extends MirrorError {}
 
+/** glibc keeps what is freed, for each thread apart: tens of MB after a dirty storm. */
+const FRUGAL = {
+  MALLOC_ARENA_MAX: '1',
+  MALLOC_TRIM_THRESHOLD_: String(256 << 10),
+  MALLOC_MMAP_THRESHOLD_: String(256 << 10),
+};
+
 export class VmChild {
   readonly init: InitMessage;
   status: CoreStatus | null = null;
@@ -45,7 +53,7 @@ export class VmChild {
   private readonly process: ChildProcess;
   private readonly pending = new Map<number, Pending>();
   private nextId = 1;
-  private lastWords: { state: string; reason: string } | null = null;
+  private lastWords: Extract<VmToDaemon, { type: 'exit-state' }> | null = null;
   private lastWarning: { code: string; text: string } | null = null;
 
   constructor(init: InitMessage, entry = ENTRY) {
@@ -55,7 +63,10 @@ export class VmChild {
     // Without a parent a VM process must not live on, not even a stopped one.
     const guard = SETPRIV ? [SETPRIV, '--pdeathsig', 'KILL'] : [];
     const [command, ...args] = [...guard, process.execPath, '--enable-source-maps', entry];
-    this.process = spawn(command, args, { stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+    this.process = spawn(command, args, {
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      env: { ...FRUGAL, ...process.env },
+    });
     this.process.on('message', (message: VmToDaemon) => this.hear(message));
     this.exited = new Promise((resolve) => {
       const over = (): void => {
@@ -84,12 +95,13 @@ export class VmChild {
 
   /** The code of what made it end, for a program. */
   get endCode(): string {
-    return this.lastWarning?.code ?? 'VM_ENDED';
+    return this.lastWords?.code ?? this.lastWarning?.code ?? 'VM_ENDED';
   }
 
   /** The socket belongs to the VM process afterwards. */
-  handOver(socket: Socket, rest: Uint8Array): void {
-    const message: DaemonToVm = { type: 'session', rest: Buffer.from(rest).toString('base64') };
+  handOver(socket: Socket, rest: Uint8Array, peer: ProvenPeer): void {
+    const text = Buffer.from(rest).toString('base64');
+    const message: DaemonToVm = { type: 'session', rest: text, peer };
     this.process.send(message, socket, () => socket.destroy());
   }
 

@@ -2,25 +2,18 @@
 import { dirname, resolve } from 'node:path';
 import * as v from 'valibot';
 import { ATTACH_FORMS, parseAttach } from '../network/attach.js';
-import { ConfigError, readYaml } from './yaml-file.js';
+import { diskFaults, disksSchema, toDiskConfig, type DiskConfig } from './disk-config.js';
+import { MIB, size } from './sizes.js';
+import { ConfigError, readYaml, type Fault } from './yaml-file.js';
 
-const MIB = 1 << 20;
-const UNITS: Record<string, number> = { KiB: 1024, MiB: MIB, GiB: 1 << 30 };
 const EPOCH_MS = { min: 5, max: 1_000 };
 const NICS_MAX = 8;
 /** Memory and its copy, by which a QEMU machine's dirty pages are found, in one wasm memory. */
 const QEMU_BYTES_MAX = 1984 * MIB;
 const V86_BYTES_MAX = 1024 * MIB;
-const NOT_A_SIZE = 'is not a size such as 64MiB';
 const NOT_AN_EPOCH = `must be auto, or such as 25ms, from ${EPOCH_MS.min}ms to ${EPOCH_MS.max}ms`;
 
 export const NAME = /^[a-z0-9][a-z0-9-]{0,62}$/;
-
-const size = v.pipe(
-  v.string(NOT_A_SIZE),
-  v.regex(/^\d{1,7}(KiB|MiB|GiB)$/, NOT_A_SIZE),
-  v.transform((text) => Number.parseInt(text, 10) * UNITS[text.replace(/\d+/, '')]),
-);
 
 const attach = v.pipe(v.string(), v.check(attaches, `must be ${ATTACH_FORMS}`));
 
@@ -61,19 +54,13 @@ const fields = v.strictObject({
   ),
   cpus: v.optional(v.literal(1, 'must be 1: more are not mirrored yet'), 1),
   boot: v.strictObject({
-    kernel: file,
+    kernel: v.optional(v.nullable(file), null),
     initrd: v.optional(v.nullable(file), null),
     cmdline: v.optional(v.string(), ''),
-    disk: v.optional(v.never('cannot be booted from yet: give a kernel')),
+    disk: v.optional(v.nullable(v.string('must be the id of a disk')), null),
   }),
   nics: v.optional(v.pipe(v.array(nic), v.maxLength(NICS_MAX, `at most ${NICS_MAX}`)), []),
-  disks: v.optional(
-    v.pipe(
-      v.array(v.unknown()),
-      v.maxLength(0, 'cannot be mirrored yet, and are never dropped: leave them out'),
-    ),
-    [],
-  ),
+  disks: disksSchema,
   protection: v.optional(
     v.picklist(['mirror'], 'must be mirror: the weaker levels are not there yet'),
     'mirror',
@@ -83,14 +70,18 @@ const fields = v.strictObject({
   onPeerLoss: v.optional(v.picklist(['solo', 'stall'], 'must be solo or stall'), 'solo'),
 });
 
-/** What the engine that is asked for cannot do; of `auto`, what none can. */
+/** What does not fit together, or the engine asked for cannot do; of `auto`, what none can. */
 const schema = v.pipe(
   fields,
   v.rawCheck(({ dataset, addIssue }) => {
     if (!dataset.typed) return;
-    const { memory: memoryBytes, nics, engine } = dataset.value;
-    for (const { keys, text } of faultsOf({ memoryBytes, nics }, engine === 'v86' ? 'v86' : 'qemu'))
-      addIssue({ message: text, path: pathOf(keys) });
+    const { memory: memoryBytes, nics, engine, boot, disks } = dataset.value;
+    const chosen = engine === 'v86' ? 'v86' : 'qemu';
+    const faults = [
+      ...diskFaults(boot, disks),
+      ...faultsOf({ memoryBytes, nics, diskCount: disks.length }, chosen),
+    ];
+    for (const { keys, text } of faults) addIssue({ message: text, path: pathOf(keys) });
   }),
 );
 
@@ -107,8 +98,17 @@ export interface VmConfig {
   readonly name: string;
   readonly engine: 'auto' | 'v86' | 'qemu';
   readonly memoryBytes: number;
-  readonly boot: { kernel: string; initrd: string | null; cmdline: string };
+  /** Either `kernel` or `disk`, which is an id. */
+  readonly boot: {
+    kernel: string | null;
+    initrd: string | null;
+    cmdline: string;
+    disk: string | null;
+  };
   readonly nics: { id: string; mac: string; attach: string; model: 'auto' | 'ne2k' | 'virtio' }[];
+  readonly disks: readonly DiskConfig[];
+  /** A person's word that it is mirrored though it writes to disks that are not. */
+  readonly unsafeDisks: boolean;
   /** `null`: chosen by what epochs cost. */
   readonly epochMs: number | null;
   readonly onPeerLoss: 'solo' | 'stall';
@@ -125,19 +125,17 @@ export function parseEpoch(text: string): number | null {
   return text === 'auto' ? null : Number.parseInt(text, 10);
 }
 
-interface Fault {
-  readonly keys: readonly (string | number)[];
-  readonly text: string;
+interface Demands extends Pick<VmConfig, 'memoryBytes' | 'nics'> {
+  readonly diskCount: number;
 }
 
-type Demands = Pick<VmConfig, 'memoryBytes' | 'nics'>;
-
-function faultsOf({ memoryBytes, nics }: Demands, engine: 'v86' | 'qemu'): Fault[] {
+function faultsOf({ memoryBytes, nics, diskCount }: Demands, engine: 'v86' | 'qemu'): Fault[] {
   const mib = (engine === 'v86' ? V86_BYTES_MAX : QEMU_BYTES_MAX) / MIB;
   const faults: Fault[] = [];
   if (memoryBytes > mib * MIB)
     faults.push({ keys: ['memory'], text: `must be at most ${mib}MiB with ${engine}` });
   if (engine === 'qemu') return faults;
+  if (diskCount > 0) faults.push({ keys: ['disks'], text: 'v86 has none yet: take engine qemu' });
   if (nics.length > 1) faults.push({ keys: ['nics'], text: 'v86 takes one NIC' });
   nics.forEach(({ model }, index) => {
     if (model !== 'virtio') return;
@@ -147,21 +145,23 @@ function faultsOf({ memoryBytes, nics }: Demands, engine: 'v86' | 'qemu'): Fault
 }
 
 /** Why an engine cannot run this VM, each with its place; none: it can. */
-export const engineFaults = (vm: Demands, engine: 'v86' | 'qemu'): string[] =>
-  faultsOf(vm, engine).map(({ keys, text }) => `${keys.join('.')}: ${text}`);
+export function engineFaults(vm: VmConfig, engine: 'v86' | 'qemu'): string[] {
+  const faults = faultsOf({ ...vm, diskCount: vm.disks.length }, engine);
+  return faults.map(({ keys, text }) => `${keys.join('.')}: ${text}`);
+}
 
 /** `path` is where the text came from: relative files are looked up beside it. */
 export function parseVmConfig(text: string, path: string): VmConfig {
   const parsed = readYaml(schema, text, path);
   const { name, engine, memory, boot, nics, epoch, onPeerLoss } = parsed;
   const file = (name: string): string => resolve(dirname(path), name);
+  const fileIfAny = (name: string | null): string | null => (name === null ? null : file(name));
+  const kernel = boot.kernel === 'builtin' ? 'builtin' : fileIfAny(boot.kernel);
   return {
     ...{ name, engine, memoryBytes: memory, nics, onPeerLoss },
-    boot: {
-      kernel: boot.kernel === 'builtin' ? 'builtin' : file(boot.kernel),
-      initrd: boot.initrd === null ? null : file(boot.initrd),
-      cmdline: boot.cmdline,
-    },
+    boot: { kernel, initrd: fileIfAny(boot.initrd), cmdline: boot.cmdline, disk: boot.disk },
+    disks: parsed.disks.map((disk) => toDiskConfig(disk, file(disk.file))),
+    unsafeDisks: false,
     epochMs: parseEpoch(epoch),
   };
 }

@@ -2,13 +2,11 @@
  * One connection between the two VM processes of a pair: before the core hears of it, the owner
  * offers the VM's description and the standby fetches the boot files that it lacks.
  */
-import { connect, type Socket } from 'node:net';
+import type { Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { PeerMessage } from '../core/messages.js';
 import type { InputState } from '../gate/serial-input.js';
-import { parseAddress } from '../wire/address.js';
 import type { FrameCodec } from '../wire/frame.js';
-import { encodePreamble } from '../wire/preamble.js';
 import { Session } from '../wire/session.js';
 import { TEXT_MAX } from '../wire/shapes.js';
 import type { VmMessage } from '../wire/vm-messages.js';
@@ -56,24 +54,36 @@ const isPeerMessage = (message: VmMessage): message is PeerMessage => PEER_TYPES
 
 export class VmLink {
   listener: LinkListener | null = null;
+  /** Told what an operator should hear of. */
+  onFault: ((code: string, text: string) => void) | null = null;
   lastHeardMs = monotonicMs();
   private readonly session: Session;
+  private readonly peer: string | null;
   private negotiation: ((message: VmMessage, payload: Uint8Array) => void) | null = null;
   private negotiationGoesOn: (() => void) | null = null;
   private negotiationFailed: ((error: Error) => void) | null = null;
   private down = false;
   private relays: { resolve(state: InputState): void; timer: NodeJS.Timeout }[] = [];
 
-  constructor(socket: Socket, codec: FrameCodec) {
+  /** `peer`: the host that has proven to be at the other end; `null`: it was not asked to. */
+  constructor(socket: Socket, codec: FrameCodec, peer: string | null = null) {
+    this.peer = peer;
     this.session = new Session(socket, codec, { sendBytesMax: SEND_BYTES_MAX });
     this.session.onMessage = (message, payload) => {
       this.lastHeardMs = monotonicMs();
-      if (this.negotiation) this.negotiation(message, payload);
+      if (this.speaksForAnother(message)) this.session.close();
+      else if (this.negotiation) this.negotiation(message, payload);
       else if (isPeerMessage(message)) this.listener?.message(message, payload);
       else this.serial(message, payload);
     };
     this.session.onClose = (reason) => this.closed(reason);
     this.session.start();
+  }
+
+  private speaksForAnother(message: VmMessage): boolean {
+    if (this.peer === null || !('host' in message) || message.host === this.peer) return false;
+    this.onFault?.('NOT_YOURS', `host ${this.peer} says that it is ${message.host}: hung up on it`);
+    return true;
   }
 
   send(message: PeerMessage, payload?: Uint8Array): void {
@@ -263,39 +273,4 @@ export class VmLink {
     this.negotiationFailed?.(reason ?? new VmProcessError('LINK_CLOSED', 'the peer hung up'));
     this.listener?.down();
   }
-}
-
-/** Dials a host's daemon and says which VM the connection is for. */
-export function dialPeer(
-  address: string,
-  vm: { name: string; uuid: string },
-  deadlineMs: number,
-): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = connect(parseAddress(address));
-    const fail = (error: Error): void => {
-      clearTimeout(timer);
-      socket.destroy();
-      reject(error);
-    };
-    const timer = setTimeout(
-      () => fail(new VmProcessError('DIAL_TIMEOUT', `${address} did not answer`)),
-      deadlineMs,
-    );
-    socket.once('error', fail);
-    socket.once('connect', () => {
-      clearTimeout(timer);
-      socket.off('error', fail);
-      socket.write(
-        encodePreamble({
-          versions: [1],
-          kind: 'vm',
-          vmUuid: vm.uuid,
-          vmName: vm.name,
-          role: 'owner',
-        }),
-      );
-      resolve(socket);
-    });
-  });
 }

@@ -17,16 +17,20 @@ import { readyLinks, type ReadyLink } from '../network/nic-link.js';
 import { joinPart } from '../replica/part.js';
 import { Replica } from '../replica/replica.js';
 import { loadFrameCodec, type FrameCodec } from '../wire/frame.js';
+import { Security } from '../wire/security.js';
 import { DaemonArbiter } from './daemon-arbiter.js';
 import { chooseEngine } from './engine-choice.js';
 import { FileStore } from './file-store.js';
+import { refuseUnsafeDisks } from './local-disks.js';
 import { MachineSource } from './machine-source.js';
 import { NoteStore } from './note-store.js';
 import { probePeer } from './peer-control.js';
 import { asideDir } from './pair-store.js';
 import { PrimarySide } from './primary-side.js';
+import { guardStandby, guardStart } from './room-guard.js';
 import { monotonicMs, VmDriver, type EffectHandlers } from './vm-driver.js';
-import { dialPeer, VmLink } from './vm-link.js';
+import { acceptVm, dialVm, type ProvenPeer, type VmConnection } from './vm-dial.js';
+import { VmLink } from './vm-link.js';
 import { describe, VmProcessError } from './vm-process-error.js';
 import type { DaemonToVm, InitMessage, VmToDaemon } from './vm-protocol.js';
 import { answerRequest } from './vm-requests.js';
@@ -66,12 +70,14 @@ interface VmTools {
   readonly source: MachineSource;
   readonly notes: NoteStore;
   readonly links: ReadyLink[];
+  readonly security: Security;
 }
 
 export class VmProcess {
   readonly incarnation: string;
   readonly init: InitMessage;
   readonly driver: VmDriver;
+  readonly security: Security;
   serial = new SerialRing();
   lastTakeover: TakeoverFigures | null = null;
   readonly warnings: { code: string; text: string }[] = [];
@@ -100,13 +106,18 @@ export class VmProcess {
   static async create(init: InitMessage): Promise<VmProcess> {
     const codec = await loadFrameCodec();
     const files = new FileStore(init.host.stateDir);
-    const source = new MachineSource(files, init.auditEvery);
-    const choice = init.vm && (await chooseEngine(init.vm, init.peer, init.host.detectMs));
-    if (init.vm && choice) await source.fromConfig({ ...init.vm, engine: choice.engine });
+    const source = new MachineSource(files, init.host, init.auditEvery);
+    const security = new Security(init.host);
+    const ask = { security, deadlineMs: init.host.detectMs };
+    const choice = init.vm && (await chooseEngine(init.vm, init.peer, ask));
+    if (init.vm && choice) {
+      await source.fromConfig({ ...init.vm, engine: choice.engine });
+      await guardStart(security, init, source.description);
+    }
     const links = init.vm ? await readyLinks(init.vm.nics) : [];
     const incarnation = randomUUID();
     const notes = new NoteStore(init.host.stateDir, init.vmUuid, incarnation);
-    const tools = { codec, files, source, notes, links };
+    const tools = { codec, files, source, notes, links, security };
     const vm = new VmProcess(init, incarnation, tools, await notes.load());
     if (choice && choice.why !== '') vm.warn('ENGINE_CHOICE', choice.why);
     return vm;
@@ -115,12 +126,13 @@ export class VmProcess {
   private constructor(
     init: InitMessage,
     incarnation: string,
-    { codec, files, source, notes, links }: VmTools,
+    { codec, files, source, notes, links, security }: VmTools,
     note: HostNote | null,
   ) {
     this.init = init;
     this.codec = codec;
     this.files = files;
+    this.security = security;
     this.source = source;
     this.cables = links;
     this.incarnation = incarnation;
@@ -143,7 +155,7 @@ export class VmProcess {
       if (!socket) return;
       const rest = Buffer.from(message.rest, 'base64');
       if (rest.length > 0) socket.unshift(rest);
-      void this.acceptSession(socket);
+      void this.acceptSession(socket, message.peer);
     } else if (message.type === 'record-reply') {
       if (this.arbiter instanceof DaemonArbiter) this.arbiter.answered(message.id, message.reply);
     } else if (message.type === 'look') this.driver.dispatch({ type: 'look' });
@@ -163,23 +175,30 @@ export class VmProcess {
       waiting.push((error) => {
         if (error !== null) return reject(new VmProcessError('REFUSED', error));
         if (command.type === 'protect') this.peerIs(command.peer);
-        if (command.type === 'unprotect') this.peerIs(null);
+        if (command.type === 'unprotect') this.unprotected();
         resolve();
       });
       this.driver.dispatch({ type: 'command', command });
     });
   }
 
+  /** What was allowed of its disks was so for the mirror that there is no more. */
+  private unprotected(): void {
+    this.source.allowUnsafeDisks(false);
+    this.peerIs(null);
+  }
+
   private arbiterOf({ host, forcedOver }: InitMessage): Arbiter {
-    const deadlineMs = host.detectMs;
-    if (host.arbiter === 'none')
+    const { security } = this;
+    const { arbiter, stateDir, detectMs: deadlineMs } = host;
+    if (arbiter === 'none')
       return new DaemonArbiter({
         ...{ deadlineMs, forced: forcedOver !== undefined },
         peer: () => this.peerAddress,
         tell: (message) => this.tell(message),
       });
     const onFault = (text: string): void => this.warn('ARBITER_FAULT', text);
-    return openArbiter(host.arbiter, { deadlineMs, stateDir: host.stateDir, onFault });
+    return openArbiter(arbiter, { deadlineMs, stateDir, security, onFault });
   }
 
   private coreConfig(): CoreConfig {
@@ -293,6 +312,8 @@ export class VmProcess {
         machineFailed: (error) => this.machineFailed(error),
         captured: (epoch, sweep) => this.driver.dispatch({ type: 'captured', epoch, ...sweep }),
         encoded: (part) => this.sendPart(part),
+        missed: (epoch, pageCount) =>
+          this.warn('PAGES_MISSED', `an audit found ${pageCount} unseen pages in epoch ${epoch}`),
         failed: (epoch, error) =>
           this.driver.dispatch({ type: 'capture-failed', epoch, reason: error.message }),
       },
@@ -394,8 +415,11 @@ export class VmProcess {
     this.peerIs(peer);
     try {
       const { vmName, vmUuid, host } = this.init;
-      const socket = await dialPeer(peer, { name: vmName, uuid: vmUuid }, host.detectMs);
-      const link = new VmLink(socket, this.codec);
+      const { config } = this.source.description;
+      refuseUnsafeDisks(config, config.unsafeDisks, 'It was not mirrored');
+      const { generation } = this.driver.status();
+      const claim = { vmName, vmUuid, incarnation: this.incarnation, generation };
+      const link = this.linkOn(await dialVm(this.security, peer, claim, host.detectMs));
       const { specJson, files, contents } = this.source.offer();
       await link.offer({ specJson, files, address: host.address }, contents);
       this.addLink(link);
@@ -408,13 +432,21 @@ export class VmProcess {
     }
   }
 
-  private async acceptSession(socket: Socket): Promise<void> {
-    const link = new VmLink(socket, this.codec);
+  private linkOn({ socket, peer }: VmConnection): VmLink {
+    const link = new VmLink(socket, this.codec, peer);
+    link.onFault = (code, text) => this.warn(code, text);
+    return link;
+  }
+
+  private async acceptSession(raw: Socket, peer: ProvenPeer): Promise<void> {
+    let link: VmLink | null = null;
     try {
+      link = this.linkOn(await acceptVm(this.security, raw, peer));
       const offer = await link.accept(this.files);
       this.peerAddress = offer.address;
       if (!this.replica) {
         await this.source.fromOffer(offer.specJson);
+        guardStandby(this.init, this.source.description);
         this.cables = await readyLinks(this.source.description.nics);
         this.replica = await Replica.create(await this.standbyMachine());
       }
@@ -422,7 +454,7 @@ export class VmProcess {
       link.accepted();
     } catch (error) {
       const { message } = describe(error);
-      link.refuse(message);
+      link?.refuse(`host ${this.init.host.name}: ${message}`);
       this.warn('OFFER_FAILED', message);
       // A standby lives for one connection: without it there is nothing to wait for.
       if (this.links.size === 0 && !this.primary) this.exit('released');
@@ -478,9 +510,9 @@ export class VmProcess {
   private async probe({ incarnation, host }: ProbeEffect): Promise<void> {
     const { peer, vmUuid } = this.init;
     const { name, local, detectMs } = this.init.host;
-    const address = host === name ? local : peer;
+    const address = (host === name ? local : peer) ?? '';
     const probe = { vmUuid, incarnation, host };
-    const alive = address === null ? 'unknown' : await probePeer(address, probe, detectMs);
+    const alive = await probePeer(this.security, address, probe, detectMs);
     this.driver.dispatch({ type: 'image-alive', alive });
   }
 

@@ -3,6 +3,7 @@
  * gate or replica) and nothing of any other VM. It lives as long as its IPC channel to the daemon.
  */
 import { VmProcess } from './vm-member.js';
+import { describe } from './vm-process-error.js';
 import type { DaemonToVm } from './vm-protocol.js';
 import type { Socket } from 'node:net';
 
@@ -27,11 +28,8 @@ process.on('message', (message: DaemonToVm, socket: Socket | undefined) => {
       },
       (error: unknown) => {
         say(String(error));
-        process.send?.({
-          type: 'exit-state',
-          state: 'failed',
-          reason: error instanceof Error ? error.message : String(error),
-        });
+        const { code, message: reason } = describe(error);
+        process.send?.({ type: 'exit-state', state: 'failed', reason, code });
         process.exit(1);
       },
     );

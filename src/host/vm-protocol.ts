@@ -1,7 +1,10 @@
 /** What the daemon and a VM process say to each other over their IPC channel. */
 import type { ArbiterReply, CoreStatus } from '../core/events.js';
 import type { Proposal } from '../core/record.js';
+import type { AcceleratorSetting } from '../machine/qemu/qemu-choice.js';
+import type { MemoryRoom } from './memory-room.js';
 import type { VmConfig } from './vm-config.js';
+import type { ProvenPeer } from './vm-dial.js';
 
 export interface HostIdentity {
   readonly name: string;
@@ -14,6 +17,8 @@ export interface HostIdentity {
   readonly detectMs: number;
   /** Plain connections beyond loopback are allowed. */
   readonly insecure: boolean;
+  /** For QEMU machines. */
+  readonly accelerator: AcceleratorSetting;
 }
 
 export interface InitMessage {
@@ -29,12 +34,21 @@ export interface InitMessage {
   readonly forcedOver?: number;
   readonly peer: string | null;
   readonly auditEvery: number;
+  /** What this host has for it; `null`: nobody knows. */
+  readonly room: MemoryRoom | null;
 }
 
 export type DaemonToVm =
   | InitMessage
-  /** Comes with the socket; `rest` (base64) was read from it already. */
-  | { readonly type: 'session'; readonly rest: string }
+  /**
+   * Comes with the socket; `rest` (base64) was read from it already. `peer`: whom to expect there,
+   * in a TLS handshake that is yet to come; `null`: a plain connection.
+   */
+  | {
+      readonly type: 'session';
+      readonly rest: string;
+      readonly peer: ProvenPeer;
+    }
   | {
       readonly type: 'request';
       readonly id: number;
@@ -69,4 +83,10 @@ export type VmToDaemon =
       readonly result?: unknown;
       readonly error?: { code: string; message: string };
     }
-  | { readonly type: 'exit-state'; readonly state: string; readonly reason: string };
+  | {
+      readonly type: 'exit-state';
+      readonly state: string;
+      readonly reason: string;
+      /** Of the error that kept the VM from being there at all. */
+      readonly code?: string;
+    };

@@ -100,6 +100,9 @@ export class VmRegistry {
   }
 }
 
+/** As an older version wrote it. */
+const NO_DISKS = { disks: [], unsafeDisks: false };
+
 function parsed(text: string): KnownVm | null {
   try {
     const known = JSON.parse(text) as Partial<KnownVm> | null;
@@ -108,10 +111,10 @@ function parsed(text: string): KnownVm | null {
       typeof name === 'string' &&
       typeof vmUuid === 'string' &&
       typeof config?.memoryBytes === 'number' &&
-      typeof config.boot?.kernel === 'string' &&
+      (typeof config.boot?.kernel === 'string' || typeof config.boot?.disk === 'string') &&
       (peer === null || typeof peer === 'string') &&
       typeof owner === 'boolean';
-    return whole ? (known as KnownVm) : null;
+    return whole ? ({ ...known, config: { ...NO_DISKS, ...config } } as KnownVm) : null;
   } catch {
     return null;
   }

@@ -2,6 +2,8 @@
 import type { InputState } from '../gate/serial-input.js';
 import { fullRehash } from '../page/full-rehash.js';
 import type { Command } from '../core/events.js';
+import { refuseUnsafeDisks } from './local-disks.js';
+import { guardPeer } from './room-guard.js';
 import type { VmProcess } from './vm-member.js';
 import { VmProcessError } from './vm-process-error.js';
 import { vmStatus } from './vm-status.js';
@@ -20,7 +22,7 @@ export async function answerRequest(
     case 'status':
       return vmStatus(vm);
     case 'command':
-      await vm.command(commandOf(params));
+      await command(vm, params);
       return {};
     case 'console-read':
       return consoleRead(vm, params);
@@ -30,6 +32,24 @@ export async function answerRequest(
       return imageProof(vm, params);
     default:
       throw new VmProcessError('BAD_REQUEST', `unknown request ${method}`);
+  }
+}
+
+/** What is said of unsafe disks is said for each mirror anew. */
+async function command(vm: VmProcess, params: Params): Promise<void> {
+  const command = commandOf(params);
+  const { source } = vm;
+  const { known } = source;
+  if (command.type !== 'protect' || !known) return vm.command(command);
+  const allowed = params['unsafeDisks'] === true;
+  refuseUnsafeDisks(known, allowed, 'Nothing was changed');
+  await guardPeer(vm.security, vm.init, source.description, command.peer, 'Nothing was changed');
+  source.allowUnsafeDisks(allowed);
+  try {
+    await vm.command(command);
+  } catch (error) {
+    source.allowUnsafeDisks(known.unsafeDisks);
+    throw error;
   }
 }
 

@@ -3,6 +3,7 @@
  */
 import type { CoreStatus } from '../core/events.js';
 import type { Percentiles } from '../checkpoint/figures.js';
+import { unsafeDisksWarning } from './local-disks.js';
 import type { PartialEpoch, TakeoverFigures, VmProcess } from './vm-member.js';
 
 const NO_FIGURE: Percentiles = { p50: 0, p99: 0, max: 0 };
@@ -22,6 +23,8 @@ export interface VmStatus extends CoreStatus {
   readonly pid: number;
   readonly engine: string;
   readonly dirtyTracking: string;
+  /** How captures are made, and why so. */
+  readonly captureDriver: { readonly name: string; readonly why: string };
   readonly protection: string;
   readonly pauseMs: Percentiles;
   readonly findMs: Percentiles;
@@ -56,6 +59,7 @@ export function vmStatus(vm: VmProcess): VmStatus {
     pid: process.pid,
     engine: machine?.info.engine ?? 'v86',
     dirtyTracking: machine?.info.dirtyTracking ?? 'patched',
+    captureDriver: machine?.info.captureDriver ?? { name: 'in-process', why: '' },
     protection: 'mirror',
     pauseMs: figures?.pauseMs.percentiles() ?? NO_FIGURE,
     findMs: figures?.findMs.percentiles() ?? NO_FIGURE,
@@ -74,6 +78,6 @@ export function vmStatus(vm: VmProcess): VmStatus {
     arriving: vm.replica ? vm.arriving : null,
     lastTakeover: vm.lastTakeover,
     heartbeats: vm.silencesMs().map((silentMs) => ({ path: 'interconnect', silentMs })),
-    warnings: [...vm.warnings],
+    warnings: [...unsafeDisksWarning(vm.source.known), ...vm.warnings],
   };
 }

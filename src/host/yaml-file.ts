@@ -12,6 +12,12 @@ export class ConfigError extends MirrorError {
   }
 }
 
+/** What is wrong, and with which key. */
+export interface Fault {
+  readonly keys: readonly (string | number)[];
+  readonly text: string;
+}
+
 /** `path` is where the text came from, for the messages. */
 export function readYaml<T>(schema: v.GenericSchema<unknown, T>, text: string, path: string): T {
   const lines = new LineCounter();

@@ -49,6 +49,8 @@ export interface CaptureResult {
   readonly copyMs: number;
   /** Pages the audit found changed that tracking had missed; `null` when not audited. */
   readonly missedPageCount: number | null;
+  /** The machine is running already. */
+  readonly goesOn: boolean;
 }
 
 export interface NicPort {
@@ -60,19 +62,31 @@ export interface NicPort {
 }
 
 export interface SerialPort {
-  /** Called with bytes that the guest wrote; at least once before each capture ends. */
+  /** Called with bytes that the guest wrote; with all of them before a pause settles. */
   onBytes: ((bytes: Uint8Array) => void) | null;
   /** Bytes received that have not reached the guest's device: a capture does not hold them. */
   readonly waitingBytes: number;
   receive(bytes: Uint8Array): void;
 }
 
+/** A disk image, opened by its path on each host: no part of a capture holds its content. */
+export interface DiskSpec {
+  readonly id: string;
+  readonly path: string;
+  readonly format: 'raw' | 'qcow2';
+  readonly readOnly: boolean;
+  readonly model: 'auto' | 'virtio' | 'ide';
+  /** The firmware boots from it; one of them, if there is no kernel. */
+  readonly boot: boolean;
+}
+
 export interface MachineSpec {
   readonly memoryBytes: number;
-  readonly kernel: Uint8Array;
+  readonly kernel: Uint8Array | null;
   readonly initrd: Uint8Array | null;
   readonly cmdline: string;
   readonly nics: readonly { id: string; mac: string; model: 'auto' | 'ne2k' | 'virtio' }[];
+  readonly disks: readonly DiskSpec[];
 }
 
 export interface MachineInfo {
@@ -101,6 +115,8 @@ export interface Machine {
   onPowerOff: (() => void) | null;
   /** The guest can no longer run (a triple fault, an exception of the engine). */
   onFailure: ((error: Error) => void) | null;
+  /** The guest stood still for so long, in `ms`: told after each pause. */
+  onStill: ((ms: number) => void) | null;
 
   /** All of `ram` to zero, as before a boot. For a standby only. */
   clearRam(): void;
@@ -109,13 +125,21 @@ export interface Machine {
   /** Loads kernel, initrd and command line. The machine is then paused at its first instruction. */
   boot(): Promise<void>;
   resume(): void;
-  /** Settles once the guest stands still and nothing is in flight in its devices. */
+  /**
+   * Settles once the guest stands still, nothing is in flight in its devices, and what it has
+   * written was handed on.
+   */
   pause(): Promise<void>;
   /**
-   * Copies the pages dirtied since the last capture, and `also`, into `into`. Throws
+   * Copies the pages dirtied since the last capture, and `also`, into `into`. With `andGoOn` the
+   * VM may go on as soon as its bytes are safe: `goesOn` then says whether it does. Throws
    * `CaptureOverflow` (and keeps every dirty mark) when they do not fit.
    */
-  capture(into: CaptureBuffer, also: PageRange | null): Promise<CaptureResult>;
+  capture(
+    into: CaptureBuffer,
+    also: PageRange | null,
+    andGoOn?: boolean,
+  ): Promise<CaptureResult>;
   /** Takes over `deviceState` on top of what `ram` holds now; the machine is then paused. */
   restore(deviceState: Uint8Array): Promise<void>;
   stop(): Promise<void>;

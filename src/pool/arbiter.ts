@@ -6,6 +6,7 @@ import { MirrorError } from '../core/errors.js';
 import type { ArbiterReply } from '../core/events.js';
 import type { Proposal } from '../core/record.js';
 import { isLoopback, parseAddress } from '../wire/address.js';
+import type { Security } from '../wire/security.js';
 import { DeviceArbiter } from './device-arbiter.js';
 import { EtcdArbiter } from './etcd-arbiter.js';
 import { FileArbiter } from './file-arbiter.js';
@@ -51,14 +52,12 @@ function endpointOf(text: string): string {
   return url.replace(/\/$/, '');
 }
 
-/** Addresses that are reached without encryption and are not this machine's own. */
+/** Addresses that cannot but be reached in plain and are not this machine's own. */
 export function plainAddresses(spec: ArbiterSpec): string[] {
   const all =
-    spec.kind === 'witness'
-      ? [spec.address]
-      : spec.kind === 'etcd'
-        ? spec.endpoints.filter((url) => url.startsWith('http:')).map((url) => url.slice(7))
-        : [];
+    spec.kind === 'etcd'
+      ? spec.endpoints.filter((url) => url.startsWith('http:')).map((url) => url.slice(7))
+      : [];
   return all.filter((address) => !isLoopback(parseAddress(address).host));
 }
 
@@ -66,6 +65,8 @@ export interface ArbiterOptions {
   readonly deadlineMs: number;
   /** Told what an operator should see to, such as a damaged record. */
   readonly onFault?: (text: string) => void;
+  /** How this host connects to a witness; without it, in plain. */
+  readonly security?: Security;
 }
 
 /** `stateDir`: the host's own. */

@@ -2,7 +2,7 @@
  * The witness's records on disk: one file a VM, replaced whole and fsynced before anybody hears of
  * it.
  */
-import { mkdir, open, readdir, rename } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { MirrorError } from '../core/errors.js';
 import { mayFollow, type Proposal, type VmRecord } from '../core/record.js';
@@ -10,6 +10,11 @@ import { parseRecord } from './witness-protocol.js';
 
 const UUID = /^[0-9a-f-]{36}$/;
 const RECORDS_MAX = 10_000;
+/** Hosts that have had a part in one VM. */
+const NAMED_MAX = 64;
+
+/** Throws to refuse a change; `named` are the hosts that the VM's records have named so far. */
+export type ProposalCheck = (current: VmRecord | null, named: readonly string[]) => void;
 
 export class RecordStore {
   private readonly dir: string;
@@ -40,15 +45,20 @@ export class RecordStore {
     vmUuid: string,
     expectRevision: number,
     proposal: Proposal,
+    check: ProposalCheck = () => {},
   ): Promise<{ won: boolean; record: VmRecord | null }> {
     return this.inTurn(vmUuid, async () => {
       const current = await this.load(vmUuid);
       if (proposal.vmUuid !== vmUuid)
         throw new MirrorError('BAD_PROPOSAL', `a change of ${vmUuid} for another VM`);
+      const named = await this.namedSoFar(vmUuid, current);
+      check(current, named);
       if (!mayFollow(current, expectRevision, proposal)) return { won: false, record: current };
       if (!current && this.fileCount >= RECORDS_MAX)
         throw new MirrorError('TOO_MANY_RECORDS', `there are ${RECORDS_MAX} records already`);
       const record = { ...proposal, revision: expectRevision + 1 };
+      // Before the record: one that names a host must never be without it.
+      await this.addNamed(vmUuid, named, proposal);
       // From here on until the file is replaced nothing is known for sure.
       this.known.delete(vmUuid);
       await this.write(vmUuid, record);
@@ -99,11 +109,31 @@ export class RecordStore {
     }
   }
 
+  /** Of a record from before this was kept, those that it names itself. */
+  private async namedSoFar(vmUuid: string, current: VmRecord | null): Promise<string[]> {
+    const kept = await readFile(this.namedPath(vmUuid), 'utf8').catch(() => '');
+    const now = current ? [current.owner, current.peer] : [];
+    return unique([...kept.split('\n'), ...now]);
+  }
+
+  private async addNamed(
+    vmUuid: string,
+    named: readonly string[],
+    { owner, peer }: Proposal,
+  ): Promise<void> {
+    const all = unique([...named, owner, peer]).slice(-NAMED_MAX);
+    if (all.join() === named.join()) return;
+    await this.replace(this.namedPath(vmUuid), `${all.join('\n')}\n`);
+  }
+
   private async write(vmUuid: string, record: VmRecord): Promise<void> {
-    const path = this.path(vmUuid);
+    await this.replace(this.path(vmUuid), `${JSON.stringify(record)}\n`);
+  }
+
+  private async replace(path: string, text: string): Promise<void> {
     const file = await open(`${path}.new`, 'w', 0o600);
     try {
-      await file.writeFile(`${JSON.stringify(record)}\n`);
+      await file.writeFile(text);
       await file.sync();
     } finally {
       await file.close();
@@ -121,11 +151,19 @@ export class RecordStore {
     }
   }
 
+  private namedPath(vmUuid: string): string {
+    return this.path(vmUuid).replace(/\.json$/, '.hosts');
+  }
+
   private path(vmUuid: string): string {
     if (!UUID.test(vmUuid)) throw new MirrorError('BAD_UUID', 'not the UUID of a VM');
     return join(this.dir, `${vmUuid}.json`);
   }
 }
+
+const unique = (names: readonly string[]): string[] => [
+  ...new Set(names.filter((name) => name !== '')),
+];
 
 function recordOf(text: string, vmUuid: string, path: string): VmRecord {
   try {

@@ -9,6 +9,7 @@ import type { Proposal, VmRecord } from '../core/record.js';
 
 export const LINE_BYTES_MAX = 64 << 10;
 const NAME_CHARS_MAX = 256;
+const REASON_CHARS_MAX = 1_024;
 const DISKS_MAX = 64;
 
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
@@ -46,6 +47,7 @@ const answer = v.strictObject({
   id: count,
   outcome: v.picklist(['ok', 'conflict', 'error']),
   record: v.nullable(record),
+  reason: v.optional(v.pipe(v.string(), v.maxLength(REASON_CHARS_MAX))),
 });
 
 export type WitnessRequest =
@@ -63,6 +65,8 @@ export interface WitnessAnswer {
   /** `error`: not served; whether a CAS was carried out is not known. */
   readonly outcome: 'ok' | 'conflict' | 'error';
   readonly record: VmRecord | null;
+  /** Why it was refused, for an operator. */
+  readonly reason?: string | undefined;
 }
 
 export const parseRequest = (line: string): WitnessRequest => parsed(request, line, 'request');
@@ -78,6 +82,19 @@ export const parseProposal = (value: unknown): Proposal =>
 export const parseReply = (value: unknown): ArbiterReply =>
   parsed(reply, JSON.stringify(value), 'reply');
 export const parseRecord = (text: string): VmRecord => parsed(record, text, 'record');
+
+const refusal = v.object({
+  error: v.object({ message: v.pipe(v.string(), v.maxLength(REASON_CHARS_MAX)) }),
+});
+
+/** The last line to a host that is not let in: why. */
+export function refusalIn(line: string): string | null {
+  try {
+    return v.parse(refusal, JSON.parse(line)).error.message;
+  } catch {
+    return null;
+  }
+}
 
 function parsed<T>(schema: v.GenericSchema<unknown, T>, text: string, what: string): T {
   let value: unknown;

@@ -10,10 +10,19 @@ import { MirrorError } from '../core/errors.js';
 
 export interface Preamble {
   readonly versions: readonly number[];
-  readonly kind: 'control' | 'vm';
+  readonly kind: 'control' | 'vm' | 'witness';
   readonly vmUuid: string;
   readonly vmName: string;
   readonly role: 'owner' | 'observer';
+  /** TLS follows at once. */
+  readonly tls?: true;
+  /** For `vm` with TLS: the daemon's permission, given over a connection of its own. */
+  readonly ticket?: string;
+}
+
+/** For connections that are not about one VM. */
+export function preambleOf(kind: 'control' | 'witness'): Preamble {
+  return { versions: [1], kind, vmUuid: '', vmName: '', role: 'observer' };
 }
 
 /** A preamble as it came, with what arrived behind it and must travel with a handed socket. */
@@ -28,6 +37,7 @@ const MAGIC = Buffer.from('MIRR');
 const HEAD_BYTES = MAGIC.length + 2;
 const BODY_BYTES_MAX = 1 << 10;
 const VERSIONS_MAX = 16;
+const KINDS = ['control', 'vm', 'witness'] as const;
 const PLAIN = {
   useRecords: false,
   variableMapSize: true,
@@ -36,8 +46,11 @@ const PLAIN = {
 } as const;
 
 export function encodePreamble(preamble: Preamble): Buffer {
-  const { versions, kind, vmUuid, vmName, role } = preamble;
-  const body = new Packr(PLAIN).pack({ versions, kind, vmUuid, vmName, role });
+  const { versions, kind, vmUuid, vmName, role, tls, ticket } = preamble;
+  const body = new Packr(PLAIN).pack({
+    ...{ versions, kind, vmUuid, vmName, role },
+    ...secureFields(tls, ticket),
+  });
   if (body.length > BODY_BYTES_MAX)
     throw new PreambleError('PREAMBLE_TOO_LONG', 'the preamble is too long to send');
   const head = Buffer.alloc(HEAD_BYTES);
@@ -70,15 +83,23 @@ function checked(value: unknown): Preamble {
   const bad = (what: string): PreambleError =>
     new PreambleError('PREAMBLE_BODY', `preamble with a bad ${what}`);
   if (typeof value !== 'object' || value === null) throw bad('body');
-  const { versions, kind, vmUuid, vmName, role } = value as Record<string, unknown>;
+  const { versions, vmUuid, vmName, role, tls, ticket } = value as Record<string, unknown>;
+  const kind = KINDS.find((known) => known === (value as Record<string, unknown>)['kind']);
   const isVersion = (v: unknown): v is number => Number.isInteger(v) && Number(v) > 0;
   if (!Array.isArray(versions) || versions.length > VERSIONS_MAX || !versions.every(isVersion))
     throw bad('list of versions');
-  if (kind !== 'control' && kind !== 'vm') throw bad('kind');
+  if (kind === undefined) throw bad('kind');
   if (role !== 'owner' && role !== 'observer') throw bad('role');
   if (typeof vmUuid !== 'string') throw bad('vmUuid');
   if (typeof vmName !== 'string') throw bad('vmName');
-  return { versions, kind, vmUuid, vmName, role };
+  if (tls !== undefined && tls !== true) throw bad('tls');
+  if (ticket !== undefined && typeof ticket !== 'string') throw bad('ticket');
+  return { versions, kind, vmUuid, vmName, role, ...secureFields(tls, ticket) };
+}
+
+/** Absent where they do not apply, so that a plain preamble is what it always was. */
+function secureFields(tls?: true, ticket?: string): Pick<Preamble, 'tls' | 'ticket'> {
+  return { ...(tls === undefined ? {} : { tls }), ...(ticket === undefined ? {} : { ticket }) };
 }
 
 /**

@@ -17,7 +17,7 @@ const mirror = (...args: string[]): Promise<Ran> => runMirror(args, 20_000);
 const COMMANDS = [
   ...['demo', 'host', 'witness', 'start', 'stop', 'status', 'list', 'wait', 'protect'],
   ...['unprotect', 'takeover', 'reseed', 'console', 'switch', 'guest client', 'guest build'],
-  ...['doctor', 'version'],
+  ...['doctor', 'version', 'token', 'join', 'hosts', 'rotate', 'forget'],
 ];
 
 interface Running {
@@ -61,7 +61,11 @@ cli('wrong usage is 2, with a reason on stderr and nothing on stdout', async () 
     ['start', 'a', 'b'],
     ['start', 'web', '--colour', 'red'],
     ['start', 'web', '--engine', 'bochs'],
-    ['start', 'web', '--peer', 'nowhere'],
+    ['start', 'web', '--peer', 'NO/WHERE'],
+    ['join', '127.0.0.1:1'],
+    ['join', 'here', '--token', 'T'],
+    ['forget'],
+    ['token', '--for', 'soon'],
     ['start', 'web', '--timeout', 'soon'],
     ['wait', 'web', '--for', 'happy'],
     ['wait', 'web'],
@@ -69,6 +73,7 @@ cli('wrong usage is 2, with a reason on stderr and nothing on stdout', async () 
     ['host', '--name', 'A!', '--listen', '127.0.0.1:1', '--arbiter', 'witness:127.0.0.1:1'],
     ['host', '--listen', '127.0.0.1:1', '--arbiter', 'witness:127.0.0.1:1'],
     ['host', '--config', '/nonexistent/host.yaml'],
+    ['host', '--name', 'a', '--memory', 'lots'],
     ['witness', '--listen', 'here'],
     ['guest', 'build', 'windows', '--out', '/tmp'],
   ];
@@ -85,7 +90,7 @@ cli('no daemon is 3, what is open to others 4, and --json says so as one object'
   assert.is(none.code, 3);
   assert.is((JSON.parse(none.stdout) as { error: { code: string } }).error.code, 'NO_DAEMON');
   assert.match(none.stderr, 'start one with mirror host');
-  const open = await mirror('witness', '--listen', '0.0.0.0:0', '--state-dir', '/nonexistent');
+  const open = await mirror('switch', '--listen', '0.0.0.0:0');
   assert.is(open.code, 4);
   assert.match(open.stderr, '--insecure');
   const absent = await mirror('start', './none.yaml', '--socket', '/nonexistent/control.sock');

@@ -3,8 +3,10 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { askPair } from '../../src/host/pair-link.js';
+import { codeOf, Member } from '../wire/secure-rig.js';
 import { until, within } from '../within.js';
-import { runMirror, TestPool, type Host, type Status } from './pool.js';
+import { runMirror, TestPool, type Host } from './pool.js';
 import { addHost, Paths, rest, sceneTest, VM, type Scene } from './scene.js';
 
 const none = suite('arbiter none');
@@ -12,12 +14,8 @@ const NONE = { arbiter: 'none' };
 /** Much longer than any detection takes. */
 const SILENCE_MS = 8_000;
 
-interface Warned extends Status {
-  readonly warnings: readonly { code: string }[];
-}
-
 const warningsOf = async (pool: TestPool, host: Host): Promise<string[]> =>
-  ((await pool.status(host, VM)) as Warned | null)?.warnings.map(({ code }) => code) ?? [];
+  (await pool.status(host, VM))?.warnings.map(({ code }) => code) ?? [];
 
 const force = (pool: TestPool, host: Host) => pool.mirror(host, ['takeover', VM, '--force']);
 
@@ -57,6 +55,39 @@ sceneTest(
     await served(scene);
   },
   NONE,
+);
+
+sceneTest(
+  none,
+  'paired hosts: the record is handed over inside TLS, and nobody else is told of it',
+  60_000,
+  async (scene) => {
+    const { pool, a, b } = scene;
+    const { pid } = await pool.waitFor(a, VM, 'protected');
+    const { vmUuid } = JSON.parse((await pool.mirror(a, ['status', VM, '--json'])).stdout) as {
+      vmUuid: string;
+    };
+    const c = await Member.start('c');
+    try {
+      const plainly = { address: b.address, vmUuid, deadlineMs: 2_000 };
+      const request = { host: 'b', copy: null, change: null };
+      assert.is(await askPair(c.security, { ...plainly, request }), null);
+      const token = (await pool.mirror(b, ['token'])).stdout.trim();
+      await c.keeper.pairing.join(b.address, token);
+      for (const host of ['b', 'c'])
+        assert.is(
+          await codeOf(askPair(c.security, { ...plainly, request: { ...request, host } })),
+          'NOT_YOURS',
+        );
+    } finally {
+      c.close();
+    }
+    process.kill(pid, 'SIGKILL');
+    const after = await pool.waitFor(b, VM, 'protected');
+    assert.is(after.owner, 'b');
+    await served(scene);
+  },
+  { ...NONE, paired: true },
 );
 
 sceneTest(

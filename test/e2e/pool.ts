@@ -27,11 +27,13 @@ export interface Host {
   readonly socket: string;
   /** Network namespace that it runs in; null: the test's own. */
   readonly namespace: string | null;
+  readonly memory: string | null;
   process: ChildProcess | null;
 }
 
 /** What the tests read of `mirror status --json`. */
 export interface Status {
+  readonly captureDriver: { readonly name: string; readonly why: string };
   readonly role: string;
   readonly state: string;
   readonly epoch: number;
@@ -46,6 +48,7 @@ export interface Status {
   readonly missedPages: number;
   readonly auditedEpochs: number;
   readonly gateHeldBytes: number;
+  readonly warnings: readonly { code: string; text: string }[];
 }
 
 export class TestPool {
@@ -55,7 +58,12 @@ export class TestPool {
   /** Where hosts find the witness; a test may put a proxy in between. */
   witnessAddress = '';
   witness: ChildProcess | null = null;
+  /** In namespaces, beyond loopback: plain connections, as a person may allow. */
+  insecure = true;
   private witnessPort = 0;
+
+  /** What its hosts run QEMU machines with. */
+  accelerator: 'auto' | 'kvm' | 'tcg' = 'auto';
 
   constructor(detectMs = 1_000) {
     this.detectMs = detectMs;
@@ -74,7 +82,15 @@ export class TestPool {
   startWitnessIn(namespace: string, address: string): void {
     this.witnessAddress = address;
     const args = ['witness', '--listen', address, '--state-dir', join(this.dir, 'witness')];
-    this.witness = this.spawn('witness', [...args, '--insecure'], namespace);
+    this.witness = this.spawn('witness', [...args, ...this.openness], namespace);
+  }
+
+  private get openness(): string[] {
+    return this.insecure ? ['--insecure'] : [];
+  }
+
+  get witnessSocket(): string {
+    return join(this.dir, 'witness', 'control.sock');
   }
 
   get witnessListens(): string {
@@ -93,6 +109,8 @@ export class TestPool {
       advertise?: string;
       /** Where it runs, and its address there. */
       namespace?: { name: string; ip: string } | undefined;
+      /** What its VMs may take. */
+      memory?: string;
     } = {},
   ): Promise<Host> {
     const { arbiter = this.witnessAddress, port = await freePort(), namespace } = options;
@@ -100,7 +118,8 @@ export class TestPool {
     const listens = `${namespace?.ip ?? '127.0.0.1'}:${port}`;
     const address = options.advertise ?? listens;
     const socket = join(stateDir, 'control.sock');
-    const place = { namespace: namespace?.name ?? null, process: null };
+    const { memory = null } = options;
+    const place = { namespace: namespace?.name ?? null, memory, process: null };
     const host: Host = { name, address, listens, stateDir, socket, ...place };
     this.hosts.push(host);
     this.arbiters.set(name, arbiter);
@@ -115,14 +134,32 @@ export class TestPool {
       ...['host', '--name', host.name, '--listen', host.listens],
       ...['--advertise', host.address],
       ...['--state-dir', host.stateDir, '--detect-ms', String(this.detectMs)],
+      ...['--accelerator', this.accelerator],
       ...['--arbiter', arbiterOf(this.arbiters.get(host.name) ?? '')],
-      ...(host.namespace === null ? [] : ['--insecure']),
+      ...(host.namespace === null ? [] : this.openness),
+      ...(host.memory === null ? [] : ['--memory', host.memory]),
     ];
     host.process = this.spawn(host.name, args, host.namespace);
     await until(10_000, `host ${host.name} answers`, async () => {
       const ran = await this.mirror(host, ['list', '--json']);
       return ran.code === 0;
     });
+  }
+
+  /** Each host with the witness, and hosts with each other: from then on by TLS alone. */
+  async pairAll(): Promise<void> {
+    for (const [at, host] of this.hosts.entries()) {
+      const arbiter = this.arbiters.get(host.name) ?? '';
+      if (arbiter !== 'none') await this.pair(host, arbiter, this.witnessSocket);
+      for (const { address, socket } of this.hosts.slice(0, at))
+        await this.pair(host, address, socket);
+    }
+  }
+
+  private async pair(host: Host, address: string, giver: string): Promise<void> {
+    const given = await runMirror(['token', '--socket', giver], 10_000);
+    const joined = await this.mirror(host, ['join', address, '--token', given.stdout.trim()]);
+    if (joined.code !== 0) throw new Error(`${host.name} cannot join ${address}: ${joined.stderr}`);
   }
 
   /** SIGKILL, as a crash of the daemon; its VM processes go with it. */
@@ -145,6 +182,8 @@ export class TestPool {
       epoch?: string;
       boot?: string;
       engine?: string;
+      /** Each as in a file, without its braces. */
+      disks?: readonly string[];
     },
   ): string {
     const { switchPort } = fields;
@@ -155,11 +194,13 @@ export class TestPool {
         ? ''
         : `nics:\n  - { id: lan, mac: "52:54:00:12:34:56", attach: "${attach}" }\n`;
     const cmdline = fields.cmdline ?? 'ip=10.77.0.2/24 tick=10 dirty=256 pattern=sparse';
+    const disks = (fields.disks ?? []).map((disk) => `  - { ${disk} }\n`).join('');
     const path = join(this.dir, `${name}.yaml`);
     writeFileSync(
       path,
       `name: ${name}\nengine: ${fields.engine ?? 'v86'}\nmemory: ${fields.memory ?? '32MiB'}\n` +
         `boot: { ${fields.boot ?? 'kernel: builtin'}, cmdline: "${cmdline}" }\n${nic}` +
+        (disks === '' ? '' : `disks:\n${disks}`) +
         `protection: mirror\nepoch: ${fields.epoch ?? '25ms'}\n`,
     );
     return path;

@@ -82,30 +82,34 @@ export async function addHost(
   return pool.addHost(name, { arbiter, port, advertise });
 }
 
+export interface SceneOptions {
+  readonly engine?: 'v86' | 'qemu';
+  readonly accelerator?: 'auto' | 'kvm' | 'tcg';
+  readonly cmdline?: string;
+  /** All of them are paired: every connection is TLS. */
+  readonly paired?: boolean;
+  /** Else a witness. */
+  readonly arbiter?: string;
+}
+
 /** A test of one scene, which has `deadlineMs`. */
 export function sceneTest(
   test: Test,
   name: string,
   deadlineMs: number,
   play: (scene: Scene) => Promise<void>,
-  { engine = 'v86', arbiter }: SceneOptions = {},
+  options: SceneOptions = {},
 ): void {
-  test(name, () => within(deadlineMs, name, scene(play, engine, arbiter)));
-}
-
-export interface SceneOptions {
-  readonly engine?: string;
-  /** Else a witness. */
-  readonly arbiter?: string;
+  test(name, () => within(deadlineMs, name, scene(play, options)));
 }
 
 /** Everything ends with the scene; nothing that the client saw may be lost or invented. */
 async function scene(
   play: (scene: Scene) => Promise<void>,
-  engine: string,
-  arbiter?: string,
+  { accelerator = 'auto', paired = false, arbiter, ...guest }: SceneOptions,
 ): Promise<void> {
   const pool = new TestPool(1_000);
+  pool.accelerator = accelerator;
   const paths = new Paths();
   const network = new EthernetSwitch();
   const { port } = await network.listen('127.0.0.1', 0);
@@ -121,7 +125,8 @@ async function scene(
     if (arbiter === undefined) await pool.startWitness();
     const a = await addHost(pool, paths, 'a', arbiter);
     const b = await addHost(pool, paths, 'b', arbiter);
-    const vm = pool.writeVm(VM, { switchPort: port, engine });
+    if (paired) await pool.pairAll();
+    const vm = pool.writeVm(VM, { switchPort: port, ...guest });
     const started = await pool.mirror(a, ['start', vm, '--peer', b.address, '--audit']);
     assert.is(started.code, 0, started.stderr);
     await client.connect(20_000);

@@ -1,7 +1,7 @@
 /** A guest that dirties all it has, at short epochs: it slows down, memory stays bounded. */
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
-import { pssMb } from '../../bench/pss.js';
+import { memoryMb } from '../../bench/processes.js';
 import { onPair, type Host, type TestPool } from './pool.js';
 import { rest } from './scene.js';
 
@@ -17,7 +17,7 @@ const storm = suite('storm');
 
 async function pairPssMb(pool: TestPool, hosts: readonly Host[]): Promise<number> {
   let sum = 0;
-  for (const host of hosts) sum += pssMb((await pool.status(host, 'storm'))?.pid ?? 0);
+  for (const host of hosts) sum += memoryMb((await pool.status(host, 'storm'))?.pid ?? 0).pss;
   return sum;
 }
 

@@ -27,7 +27,7 @@ export async function startGuest(
   boot: Pick<MachineSpec, 'kernel' | 'initrd'> = { kernel: builtinKernel(), initrd: null },
 ): Promise<GuestRig> {
   const nics = [{ id: 'lan', mac: '52:54:00:12:34:56', model: 'ne2k' }] as const;
-  const spec = { memoryBytes: memoryMiB << 20, ...boot, cmdline, nics };
+  const spec = { memoryBytes: memoryMiB << 20, ...boot, cmdline, nics, disks: [] };
   const machine = await V86Machine.create(spec, { auditEvery: 0 });
   const judge = new TickJudge();
   const decoder = new TextDecoder();

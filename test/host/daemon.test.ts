@@ -15,6 +15,7 @@ import type { VmChild } from '../../src/host/vm-child.js';
 import { parseVmConfig, type VmConfig } from '../../src/host/vm-config.js';
 import { ControlClient } from '../../src/cli/control-client.js';
 import { encodePreamble } from '../../src/wire/preamble.js';
+import { Security } from '../../src/wire/security.js';
 import { until, within } from '../within.js';
 
 const vmEntry = fileURLToPath(new URL('./fake-vm.js', import.meta.url));
@@ -24,6 +25,9 @@ class Scene {
   readonly dir = mkdtempSync(join(tmpdir(), 'mirror-daemon-'));
   readonly faults: string[] = [];
   readonly sockets: Socket[] = [];
+  readonly security = new Security({
+    ...{ stateDir: join(this.dir, 'a'), name: 'b', insecure: false },
+  });
   daemon!: Daemon;
   address = '';
 
@@ -37,6 +41,8 @@ class Scene {
         arbiter: 'witness:127.0.0.1:1',
         detectMs: 500,
         insecure: false,
+        accelerator: 'auto',
+        memoryBytes: null,
       },
       { vmEntry, onFault },
     );
@@ -185,8 +191,9 @@ given('of two starts of one VM at once, one is refused', async (scene) => {
   assert.is(both.filter((one) => one.status === 'fulfilled').length, 1);
   assert.is(await refused(scene.run(vm('web'))), 'ALREADY_RUNNING');
   assert.is(await refused(scene.run(vm('db'), scene.address)), 'REFUSED');
-  assert.is(await refused(scene.run(vm('db'), '10.1.2.3:7701')), 'INSECURE');
-  assert.is(await refused(scene.run(vm('db'), 'nowhere')), 'BAD_ADDRESS');
+  assert.is(await refused(scene.run(vm('db'), '10.1.2.3:7701')), 'NOT_PAIRED');
+  assert.is(await refused(scene.run(vm('db'), 'NO/WHERE')), 'BAD_ADDRESS');
+  assert.is(await refused(scene.run(vm('db'), 'nowhere')), 'NO_SUCH_HOST');
 });
 
 given('a damaged memory of a VM is told, and not taken for none', async (scene) => {
@@ -206,7 +213,7 @@ given('a probe is answered for that incarnation, on that host, or not at all', a
   await counts(child);
   const { vmUuid } = child.init;
   const ask = (incarnation: string, host = 'a'): Promise<boolean | 'unknown'> =>
-    probePeer(scene.address, { vmUuid, incarnation, host }, 2_000);
+    probePeer(scene.security, scene.address, { vmUuid, incarnation, host }, 2_000);
   assert.is(await ask(child.incarnation), true);
   assert.is(await ask('somebody else'), false);
   assert.is(await ask(''), true, 'any that holds an image');
@@ -252,9 +259,37 @@ given('the control socket is closed to others, and answers every fault', async (
     const good = yaml.replace('bad-web', 'web');
     assert.equal(await client.call('start', { yaml: good, path: '/w.yaml' }), { name: 'web' });
     const protect = { command: 'protect', peer: '10.0.0.1:1' };
-    assert.is(await refused(client.vm('web', 'command', protect)), 'INSECURE');
+    assert.is(await refused(client.vm('web', 'command', protect)), 'NOT_PAIRED');
   } finally {
     control.close();
+  }
+});
+
+daemons('a certificate that ends soon is told in the log and in each status', async () => {
+  const scene = new Scene();
+  const toMs = Date.now() + 10 * 86_400_000;
+  scene.security.identities.make('a', { fromMs: 0, toMs });
+  const control = { server: null as ControlServer | null };
+  try {
+    chmodSync(join(scene.dir, 'a'), 0o700);
+    await scene.start();
+    const day = new Date(toMs).toISOString().slice(0, 10);
+    const text = `the certificate of this host (a) expires on ${day}: run mirror rotate here`;
+    assert.is(scene.faults.at(-1), text);
+    const child = await scene.run(vm('web'));
+    await counts(child);
+    control.server = new ControlServer(scene.daemon);
+    const path = join(scene.dir, 'a', 'control.sock');
+    await control.server.listen(path);
+    const client = new ControlClient(path);
+    const status = await client.call<{ warnings: unknown[] }>('status', { vm: 'web' });
+    assert.equal(status.warnings, [{ code: 'CERT_EXPIRES', text }]);
+    await client.call('rotate');
+    const after = await client.call<{ warnings: unknown[] }>('status', { vm: 'web' });
+    assert.equal(after.warnings, []);
+  } finally {
+    control.server?.close();
+    await scene.close();
   }
 });
 
@@ -263,10 +298,13 @@ daemons('a state directory that is in use, or open to others, is not touched', a
   try {
     await scene.start();
     const stateDir = join(scene.dir, 'a');
-    const config = { name: 'z', listen: '127.0.0.1:0', advertise: null };
+    const config = { name: 'z', listen: '127.0.0.1:0', advertise: null, memoryBytes: null };
     const arbiter = 'witness:127.0.0.1:1';
     const open = (path: string): Daemon =>
-      new Daemon({ ...config, arbiter, stateDir: path, detectMs: 500, insecure: false });
+      new Daemon({
+        ...{ ...config, arbiter, stateDir: path, detectMs: 500 },
+        ...{ insecure: false, accelerator: 'auto' },
+      });
     assert.is(await refused(open(stateDir).listen()), 'STATE_DIR_IN_USE');
     const shared = mkdtempSync(join(scene.dir, 'shared-'));
     chmodSync(shared, 0o755);

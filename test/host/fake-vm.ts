@@ -4,6 +4,8 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { Socket } from 'node:net';
+import { acceptVm, type ProvenPeer } from '../../src/host/vm-dial.js';
+import { Security } from '../../src/wire/security.js';
 import type { DaemonToVm, InitMessage, VmToDaemon } from '../../src/host/vm-protocol.js';
 
 let init: InitMessage | null = null;
@@ -38,7 +40,11 @@ function begin(message: InitMessage): void {
   state();
 }
 
-function session(socket: Socket, rest: string): void {
+async function session(raw: Socket, rest: string, peer: ProvenPeer): Promise<void> {
+  if (!init) return;
+  raw.on('error', () => {});
+  if (peer) raw.unshift(Buffer.from(rest, 'base64'));
+  const { socket } = await acceptVm(new Security(init.host), raw, peer);
   held = socket;
   socket.on('error', () => {});
   socket.resume();
@@ -55,12 +61,13 @@ function answer(id: number, method: string, params: Record<string, unknown>): vo
     setTimeout(() => process.exit(0), 10);
   }
   const result = { name: init?.vmName, role: init?.role, start: init?.start, held: held !== null };
-  tell({ type: 'reply', id, result: { ...result, pid: process.pid } });
+  tell({ type: 'reply', id, result: { ...result, pid: process.pid, warnings: [] } });
 }
 
 process.on('message', (message: DaemonToVm, socket: Socket | undefined) => {
   if (message.type === 'init') begin(message);
-  else if (message.type === 'session' && socket) session(socket, message.rest);
+  else if (message.type === 'session' && socket)
+    session(socket, message.rest, message.peer).catch(() => process.exit(1));
   else if (message.type === 'request') answer(message.id, message.method, message.params);
 });
 process.on('disconnect', () => process.exit(1));

@@ -74,7 +74,8 @@ config('what this version cannot do is refused by name', () => {
     assert.is(told.length, 1, told.join('\n'));
     assert.match(told[0], expected);
   };
-  one('disks: [{ id: root, size: 1GiB, file: r.raw }]', /disks: cannot be mirrored yet/);
+  const shared = 'disks: [{ id: root, file: r, shared: /san/root }]';
+  one(shared, /disks.0.shared: is not there yet: give a file/);
   one('protection: restart', /protection: must be mirror/);
   one('onPeerLoss: panic', /must be solo or stall/);
   one('epoch: 4ms', /epoch: must be auto/);
@@ -93,7 +94,65 @@ config('what this version cannot do is refused by name', () => {
   assert.match(sized('3MiB')[0], 'must be at least 4MiB');
   assert.match(sized('5000KiB')[0], 'must be whole MiB');
   assert.match(sized('64')[0], 'is not a size such as 64MiB');
-  assert.match(faults('name: web\nmemory: 8MiB\nboot: { disk: root }\n').join(), 'boot.disk');
+});
+
+const DISKED = `name: web
+memory: 64MiB
+boot: { disk: root }
+disks:
+  - { id: root, file: root.raw, size: 1GiB }
+  - { id: data, file: /d/data.qcow2, readonly: true, model: virtio, format: qcow2 }
+`;
+
+config('disks are files beside the VM file, and it may boot from one', () => {
+  const { boot, disks, unsafeDisks } = parseVmConfig(DISKED, '/etc/vms/web.yaml');
+  assert.equal(boot, { kernel: null, initrd: null, cmdline: '', disk: 'root' });
+  const [root, data] = disks;
+  const unknown = { format: null, model: 'auto', readOnly: false };
+  assert.equal(root, { id: 'root', file: '/etc/vms/root.raw', bytes: 1 << 30, ...unknown });
+  const known = { format: 'qcow2', model: 'virtio', readOnly: true };
+  assert.equal(data, { id: 'data', file: '/d/data.qcow2', bytes: null, ...known });
+  assert.is(unsafeDisks, false, 'only a person says so, and not in the file');
+});
+
+config('disks that do not fit together are told, each where it is', () => {
+  const text = `name: web
+memory: 64MiB
+boot: { disk: boot, initrd: i.img }
+disks:
+  - { id: root, file: a.raw, size: 1TB }
+  - { id: Root, file: a.raw, model: scsi }
+  - { file: "", readonly: yes }
+`;
+  assert.equal(faults(text), [
+    '5:30: disks.0.size: is not a size such as 64MiB',
+    '6:7: disks.1.id: is not a disk id: a-z, 0-9 and -, at most 20',
+    '6:30: disks.1.model: must be auto, virtio or ide',
+    '7:5: disks.2.id: is missing',
+    '7:7: disks.2.file: must be a file',
+    '7:17: disks.2.readonly: must be true or false',
+  ]);
+  const fitting = text
+    .replace(', size: 1TB', '')
+    .replace('id: Root', 'id: root')
+    .replace('model: scsi', 'model: ide, readonly: true')
+    .replace('  - { file: "", readonly: yes }\n', '');
+  assert.equal(faults(fitting), [
+    '3:21: boot.initrd: needs a kernel',
+    '3:9: boot.disk: no disk has the id boot',
+    '6:7: disks.1.id: another disk has it',
+    '6:17: disks.1.file: another disk has it',
+    '6:30: disks.1.model: must be virtio or auto: IDE has no readonly',
+  ]);
+  const [twice] = faults(DISKED.replace('disk: root', 'disk: root, kernel: builtin'));
+  assert.is(twice, '3:9: boot.disk: cannot go with a kernel: leave out one of them');
+  const [none] = faults('name: web\nmemory: 8MiB\nboot: {}\n');
+  assert.is(none, '3:1: boot: must name a kernel, or a disk to boot from');
+  const [line] = faults(DISKED.replace('disk: root', 'disk: root, cmdline: quiet'));
+  assert.is(line, '3:21: boot.cmdline: needs a kernel');
+  const v86 = faults(`${DISKED}engine: v86\n`);
+  assert.equal(v86, ['4:1: disks: v86 has none yet: take engine qemu']);
+  assert.equal(faults(DISKED), []);
 });
 
 config('what is missing is named; what is no YAML, or a bomb of it, is one line', () => {
@@ -108,12 +167,14 @@ config('what is missing is named; what is no YAML, or a bomb of it, is one line'
 });
 
 config('a host is described by its file, its options, or both', () => {
-  const text = 'name: a\nlisten: 127.0.0.1:7701\narbiter: witness:127.0.0.1:7710\ndetectMs: 500\n';
+  const text = 'name: a\nlisten: 127.0.0.1:7701\narbiter: witness:127.0.0.1:7710\ndetectMs: 500\n' +
+    'memory: 512MiB\n';
   const settings = parseHostSettings(text, 'host.yaml');
   const host = hostConfig({ ...settings, name: 'b' }, '/state');
   assert.equal(host, {
     ...{ name: 'b', listen: '127.0.0.1:7701', stateDir: '/state', insecure: false },
     ...{ arbiter: 'witness:127.0.0.1:7710', detectMs: 500, advertise: null },
+    ...{ memoryBytes: 512 << 20, accelerator: 'auto' },
   });
   const open = { ...settings, listen: '0.0.0.0:7701', insecure: true };
   assert.throws(() => hostConfig(open, '/state'), /add --advertise HOST:PORT/);
@@ -126,9 +187,11 @@ config('a host is described by its file, its options, or both', () => {
   wrong({ arbiter: 'etcd:1.2.3.4:1' }, /--insecure/);
   wrong({ arbiter: 'zookeeper:1.2.3.4:1' }, /not witness:HOST:PORT, etcd:/);
   wrong({ arbiter: 'file:relative' }, /file:\/PATH/);
-  wrong({ listen: '0.0.0.0:7701' }, /--insecure/);
-  wrong({ arbiter: 'witness:10.0.0.1:7710' }, /--insecure/);
-  assert.ok(hostConfig({ ...settings, listen: '10.0.0.1:7701', insecure: true }, '/state'));
+  wrong({ listen: '0.0.0.0:7701' }, /--advertise/);
+  wrong({ listen: 'here' }, /HOST:PORT/);
+  // Whether it is paired with them is known later.
+  const arbiterThere = { ...settings, arbiter: 'witness:10.0.0.1:7710' };
+  assert.ok(hostConfig({ ...arbiterThere, listen: '10.0.0.1:7701' }, '/state'));
 });
 
 config.run();

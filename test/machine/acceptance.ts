@@ -46,6 +46,7 @@ export function builtinSpec(cmdline = CMDLINE.usual): MachineSpec {
     initrd: null,
     cmdline,
     nics: [{ id: 'net0', mac: GUEST_MAC, model: 'auto' }],
+    disks: [],
   };
 }
 
@@ -216,6 +217,30 @@ function mirroring(test: Register, factory: MachineFactory): void {
     }
   });
 
+  test('a machine that took over is mirrored in its turn', async () => {
+    const pair = await pairOf(factory, specFor(factory));
+    for (let i = 0; i < 5; i += 1) await pair.epoch(7);
+    const third = await factory.create(specFor(factory));
+    const { standby, pages } = pair;
+    const printed = new Transcript(standby);
+    await standby.restore(pages.deviceState);
+    // It runs for a while before it is captured at all.
+    await runUntilTicks(standby, printed, 10);
+    await standby.capture(pages, { from: 0, count: standby.info.pageCount });
+    apply(pages, third);
+    for (let epoch = 1; epoch <= 30; epoch += 1) {
+      standby.resume();
+      await sleep(7);
+      await standby.pause();
+      const { missedPageCount } = await standby.capture(pages, null);
+      apply(pages, third);
+      assert.is(missedPageCount ?? 0, 0, `pages missed in epoch ${epoch}`);
+      assertSameRam(standby, third, `epoch ${epoch}`);
+    }
+    await third.stop();
+    await pair.close();
+  });
+
   test('frames go in and out under the MAC of the spec, also after a takeover', async () => {
     const pair = await pairOf(factory, specFor(factory));
     pair.active.resume();
@@ -319,9 +344,9 @@ function timing(test: Register, factory: MachineFactory): void {
       const passedMs = performance.now() - startedAtMs;
       const [tick] = [...pair.printed.text.matchAll(/t=(\d+)/g)].slice(-1);
       const unseenMs = passedMs - Number(tick[1]) - pair.active.guestClockLagMs();
-      assert.ok(unseenMs < 0.1 * passedMs, `${unseenMs.toFixed(0)} ms are not told`);
-      // The TSC, by which this guest tells the time, runs on in the pauses of a KVM.
-      if (!factory.slow) assert.ok(unseenMs > -0.1 * passedMs, `${unseenMs.toFixed(0)} ms`);
+      // On a software KVM this guest cannot even measure how fast its time goes.
+      const told = factory.slow || Math.abs(unseenMs) < 0.1 * passedMs;
+      assert.ok(told, `${unseenMs.toFixed(0)} ms are not told`);
       assert.ok(pair.active.guestClockLagMs() > 0);
       await pair.close();
       return;

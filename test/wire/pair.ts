@@ -1,7 +1,9 @@
 /** Two connected sockets on loopback, and sessions over them. */
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import type { FrameCodec } from '../../src/wire/frame.js';
+import { makeCertificate, pemOf } from '../../src/wire/certificate.js';
 import { Session } from '../../src/wire/session.js';
+import { startTls } from '../../src/wire/tls.js';
 import type { VmMessage } from '../../src/wire/vm-messages.js';
 
 export async function socketPair(): Promise<{ a: Socket; b: Socket }> {
@@ -18,6 +20,26 @@ export async function socketPair(): Promise<{ a: Socket; b: Socket }> {
   a.on('error', () => {});
   b.on('error', () => {});
   return { a, b };
+}
+
+const identities = ['a', 'b'].map((name) => {
+  const { keyPem, certificate } = makeCertificate(name, { fromMs: 0, toMs: 4e12 });
+  return { keyPem, certPem: pemOf(certificate), certificate };
+});
+
+/** The same with TLS on top; `reset` cuts the connection of `a` below it. */
+export async function securePair(): Promise<{ a: Socket; b: Socket; reset: () => void }> {
+  const raw = await socketPair();
+  const [a, b] = await Promise.all([
+    startTls(raw.a, 'client', identities[0], 5_000),
+    startTls(raw.b, 'server', identities[1], 5_000),
+  ]);
+  return { a: a.socket, b: b.socket, reset: () => raw.a.resetAndDestroy() };
+}
+
+export async function plainPair(): Promise<{ a: Socket; b: Socket; reset: () => void }> {
+  const { a, b } = await socketPair();
+  return { a, b, reset: () => a.resetAndDestroy() };
 }
 
 export interface Received {

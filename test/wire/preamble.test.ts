@@ -20,6 +20,12 @@ const CHILD = fileURLToPath(new URL('./preamble-child.js', import.meta.url));
 const GOLDEN =
   '4d495252570085a876657273696f6e739101a46b696e64a2766da6766d55756964d92436663163316264302d333661' +
   '352d346630652d396435372d316231616239613363306465a6766d4e616d65a3776562a4726f6c65a56f776e6572';
+/** The same with TLS to follow, and a ticket. */
+const GOLDEN_SECURE =
+  '4d495252850087a876657273696f6e739101a46b696e64a2766da6766d55756964d92436663163316264302d3336' +
+  '61352d346630652d396435372d316231616239613363306465a6766d4e616d65a3776562a4726f6c65a56f776e65' +
+  '72a3746c73c3a67469636b6574d92066306630663066306630663066306630663066306630663066306630663066' +
+  '30';
 const PREAMBLE: Preamble = {
   versions: [1],
   kind: 'vm',
@@ -47,6 +53,16 @@ test('golden bytes', () => {
     preamble: PREAMBLE,
     byteCount: GOLDEN.length / 2,
   });
+  const secure: Preamble = { ...PREAMBLE, tls: true, ticket: 'f0'.repeat(16) };
+  assert.is(encodePreamble(secure).toString('hex'), GOLDEN_SECURE);
+  const decoded = decodePreamble(Buffer.from(GOLDEN_SECURE, 'hex'));
+  assert.equal(decoded, { preamble: secure, byteCount: GOLDEN_SECURE.length / 2 });
+});
+
+test('a caller that knows nothing of TLS is read as one without it', () => {
+  const { preamble } = decodePreamble(Buffer.from(GOLDEN, 'hex'))!;
+  assert.is(preamble.tls, undefined);
+  assert.is(preamble.ticket, undefined);
 });
 
 test('byte by byte, a control connection goes on with what follows', () =>
@@ -96,7 +112,7 @@ test('mutated preambles give a PreambleError or a preamble', () => {
       for (const [at, value] of list) bytes[at] = value;
       try {
         const decoded = decodePreamble(bytes);
-        if (decoded) assert.ok(['control', 'vm'].includes(decoded.preamble.kind));
+        if (decoded) assert.ok(['control', 'vm', 'witness'].includes(decoded.preamble.kind));
       } catch (error) {
         assert.instance(error, PreambleError);
       }

@@ -1,8 +1,8 @@
-/** The capture worker as the machine sees it: one request at a time, each with a deadline. */
+/** A running QEMU machine's capture worker, as its own thread sees it. */
 import { Worker } from 'node:worker_threads';
 import { CaptureOverflow } from '../capture-overflow.js';
 import type { CaptureBuffer, PageRange } from '../machine.js';
-import type { ColoFigures } from './colo-reader.js';
+import type { ColoFigures } from './colo-stream.js';
 import { QemuError } from './qemu-error.js';
 import type { FoundBy } from './ram-tracker.js';
 
@@ -12,40 +12,55 @@ export interface CaptureWorkerData {
   readonly fd: number;
   readonly bytes: number;
   readonly foundBy: FoundBy;
+  /** Counts the requests: the worker sees one come while it reads a checkpoint. */
+  readonly bell: Int32Array;
 }
 
 export type CaptureRequest =
   | { readonly kind: 'restart' }
   /** QEMU enters COLO on this socket. */
   | { readonly kind: 'open'; readonly socketFd: number }
+  | { readonly kind: 'begin' }
   | { readonly kind: 'checkpoint' }
-  | {
-      readonly kind: 'capture';
-      readonly pageIndices: Uint32Array;
-      readonly pageBytes: Uint8Array;
-      readonly also: PageRange | null;
-    };
+  | { readonly kind: 'go-on' }
+  | TakeRequest;
+
+export interface TakeRequest {
+  readonly kind: 'take';
+  readonly pageIndices: Uint32Array;
+  readonly pageBytes: Uint8Array;
+  readonly also: PageRange | null;
+  /** The VM goes on as soon as its bytes are safe, if a checkpoint has stopped it. */
+  readonly andGoOn: boolean;
+  /** Looks for pages that COLO missed. */
+  readonly audit: boolean;
+}
 
 export interface Captured {
   readonly kind: 'captured';
   readonly pageCount: number;
   readonly dirtyCount: number;
+  /** By an audit; null without. */
+  readonly missed: number | null;
   readonly findMs: number;
   readonly copyMs: number;
+  /** What QEMU sent of its devices in the checkpoint that stopped the VM. */
+  readonly devices: Uint8Array | null;
+  readonly goesOn: boolean;
+  readonly figures: ColoFigures | null;
 }
 
 export type CaptureReply =
   | { readonly kind: 'done' }
-  | { readonly kind: 'stopped' }
-  | { readonly kind: 'devices'; readonly devices: Uint8Array; readonly figures: ColoFigures }
   | { readonly kind: 'failed'; readonly reason: string }
   | { readonly kind: 'overflow'; readonly pageCount: number }
   | Captured;
 
 export class CaptureThread {
-  /** Of COLO, as of its last checkpoint. */
+  /** Of COLO, as of the last capture. */
   coloFigures: ColoFigures | null = null;
   private readonly worker: Worker;
+  private readonly bell: Int32Array;
   /** Those who wait for a reply, in the order of the replies. */
   private readonly waiting: {
     resolve(reply: CaptureReply): void;
@@ -54,48 +69,56 @@ export class CaptureThread {
   }[] = [];
   private failure: Error | null = null;
 
-  static async start(data: CaptureWorkerData): Promise<CaptureThread> {
+  static async start(file: Omit<CaptureWorkerData, 'bell'>): Promise<CaptureThread> {
     const url = new URL('./capture-worker.js', import.meta.url);
-    const thread = new CaptureThread(new Worker(url, { workerData: data }));
+    const bell = new Int32Array(new SharedArrayBuffer(4));
+    const workerData: CaptureWorkerData = { ...file, bell };
+    const thread = new CaptureThread(new Worker(url, { workerData }), bell);
     await thread.answer();
     return thread;
   }
 
-  private constructor(worker: Worker) {
+  private constructor(worker: Worker, bell: Int32Array) {
     this.worker = worker;
+    this.bell = bell;
     worker.on('message', (reply: CaptureReply) => this.heard(reply));
     worker.on('error', (cause) => this.fail('its worker failed', cause));
     worker.on('exit', () => this.fail('its worker ended'));
     worker.unref();
   }
 
-  /** What has been written up to now does not count as dirty. */
+  /** What is in memory now does not count as dirty. */
   async restart(): Promise<void> {
     await this.ask({ kind: 'restart' });
   }
 
-  async capture(into: CaptureBuffer, also: PageRange | null): Promise<Captured> {
-    const { pageIndices, pageBytes } = into;
-    const reply = await this.ask({ kind: 'capture', pageIndices, pageBytes, also });
+  async take(
+    { pageIndices, pageBytes }: CaptureBuffer,
+    order: { also: PageRange | null; andGoOn: boolean; audit: boolean },
+  ): Promise<Captured> {
+    const reply = await this.ask({ kind: 'take', pageIndices, pageBytes, ...order });
     if (reply.kind === 'overflow') throw new CaptureOverflow(reply.pageCount, pageIndices.length);
     if (reply.kind !== 'captured') throw new QemuError('CAPTURE', 'an answer to something else');
+    this.coloFigures = reply.figures;
     return reply;
   }
 
-  /** Settles once QEMU is in COLO and waits for READY. */
+  /** Settles once QEMU is in COLO and waits for `begin`. */
   async open(socketFd: number): Promise<void> {
     await this.ask({ kind: 'open', socketFd });
   }
 
-  /** `stopped` settles once the VM stands still, `devices` at the end of the checkpoint. */
-  checkpoint(): { stopped: Promise<unknown>; devices: Promise<Uint8Array> } {
-    const stopped = this.ask({ kind: 'checkpoint' });
-    const devices = this.answer().then((reply) => {
-      if (reply.kind !== 'devices') throw new QemuError('CAPTURE', 'an answer to something else');
-      this.coloFigures = reply.figures;
-      return reply.devices;
-    });
-    return { stopped, devices };
+  async begin(): Promise<void> {
+    await this.ask({ kind: 'begin' });
+  }
+
+  /** Settles once the VM stands still; it does so until a `take` or `goOn` lets it. */
+  async checkpoint(): Promise<void> {
+    await this.ask({ kind: 'checkpoint' });
+  }
+
+  async goOn(): Promise<void> {
+    await this.ask({ kind: 'go-on' });
   }
 
   async close(): Promise<void> {
@@ -104,9 +127,12 @@ export class CaptureThread {
   }
 
   private ask(request: CaptureRequest): Promise<CaptureReply> {
-    const reply = this.answer();
+    const answer = this.answer();
+    if (this.failure) return answer;
     this.worker.postMessage(request);
-    return reply;
+    Atomics.add(this.bell, 0, 1);
+    Atomics.notify(this.bell, 0);
+    return answer;
   }
 
   private answer(): Promise<CaptureReply> {

@@ -4,47 +4,52 @@
  * written and its devices, and goes on when told that they are loaded.
  *
  * QEMU enters COLO with a migration of all memory. A VM that was captured while it stood still may
- * write nothing unseen, so that migration ends before it runs; else it runs meanwhile, and only its
- * next stop waits.
+ * write nothing unseen, so that migration ends before it runs. One that runs unprotected pays
+ * nothing for COLO: its first stop waits for the migration, and it runs meanwhile.
  */
-import { writeSync } from 'node:fs';
 import type { Server, Socket } from 'node:net';
-import type { CaptureBuffer, PageRange } from '../machine.js';
-import type { CaptureDriver, DriverCapture } from './capture-driver.js';
+import type { CaptureBuffer } from '../machine.js';
+import type { CaptureDriver, CaptureOrder, DriverCapture } from './capture-driver.js';
 import { CaptureThread } from './capture-thread.js';
-import { ColoMessage, coloMessages } from './colo-reader.js';
+import { onceUnlocked } from './disk-lock.js';
 import { QemuError } from './qemu-error.js';
 import type { QemuProcess } from './qemu-process.js';
 import { saveDevices } from './saved-devices.js';
+import { shutDown } from './libc.js';
 import { fdOf } from './ports.js';
 
 const CHECKPOINT_DELAY_MS = 1;
 const BYTES_PER_SECOND_MAX = 10 * 2 ** 30;
 const DOWNTIME_MS_MAX = 2_000;
 const CONNECT_MS_MAX = 5_000;
+const LEAVE_MS_MAX = 3_000;
+const MIGRATION_OVER = ['none', 'completed', 'failed', 'cancelled'];
 /** As the file of `xen-save-devices-state` begins: a magic number and a version. */
 const DEVICES_HEADER = Buffer.from([0x51, 0x45, 0x56, 0x4d, 0, 0, 0, 3]);
 
 /**
- * `out`: not in COLO, stopped and continued by QMP. `entered`: QEMU waits for READY, the VM stands
- * still. `running`: QEMU waits for REPLY. `stopped`: it waits for RECEIVED and LOADED.
+ * `out`: not in COLO, stopped and continued by QMP. `running`: QEMU asks for a checkpoint.
+ * `stopped`: it waits to hear that the checkpoint is loaded.
  */
-type State = 'out' | 'entered' | 'running' | 'stopped';
+type State = 'out' | 'running' | 'stopped';
 
 export interface ColoOptions {
+  readonly why: string;
+  /** Pages go as what changed of them. */
   readonly xbzrle: boolean;
+  /** One capture in so many is checked against all of memory; 0: none. */
+  readonly auditEvery: number;
 }
 
 export class ColoDriver implements CaptureDriver {
   readonly name = 'colo';
-  readonly dirtyTracking = 'colo';
+  readonly why: string;
   private readonly qemu: QemuProcess;
   private readonly thread: Promise<CaptureThread>;
   private readonly options: ColoOptions;
   private state: State = 'out';
   private captured = false;
-  private entering: Promise<void> | null = null;
-  private checkpoint: Promise<Uint8Array> | null = null;
+  private captures = 0;
   private server: Server | null = null;
   private socket: Socket | null = null;
 
@@ -52,6 +57,7 @@ export class ColoDriver implements CaptureDriver {
     this.qemu = qemu;
     this.thread = thread;
     this.options = options;
+    this.why = options.why;
   }
 
   async restart(): Promise<void> {
@@ -60,67 +66,67 @@ export class ColoDriver implements CaptureDriver {
   }
 
   async stop(): Promise<void> {
-    if (this.state === 'out' && !this.entering) {
-      await this.qemu.qmp.execute('stop');
-      return;
-    }
-    await this.entering;
+    if (this.state === 'out') await this.enter();
     if (this.state !== 'running') throw new QemuError('COLO', `stopped while ${this.state}`);
-    const thread = await this.thread;
-    const { stopped, devices } = thread.checkpoint();
-    this.checkpoint = devices;
-    devices.catch(() => {});
-    this.send(ColoMessage.reply);
-    await stopped;
+    await (await this.thread).checkpoint();
     this.state = 'stopped';
   }
 
-  async capture(into: CaptureBuffer, also: PageRange | null): Promise<DriverCapture> {
+  async capture(into: CaptureBuffer, order: CaptureOrder): Promise<DriverCapture> {
     this.captured = true;
     const thread = await this.thread;
-    const startedAtMs = nowMs();
-    // The thread takes it up at the end of the checkpoint, without a word from here.
-    const capturing = thread.capture(into, also);
-    capturing.catch(() => {});
-    const devices = this.checkpoint
-      ? Buffer.concat([DEVICES_HEADER, await this.checkpoint])
+    const { auditEvery } = this.options;
+    this.captures += 1;
+    const audit = auditEvery > 0 && this.captures % auditEvery === 0;
+    const found = await thread.take(into, { ...order, audit });
+    if (found.goesOn) this.state = 'running';
+    const devices = found.devices
+      ? Buffer.concat([DEVICES_HEADER, found.devices])
       : await saveDevices(this.qemu);
-    const findMs = nowMs() - startedAtMs;
-    const found = await capturing;
-    return { ...found, findMs: findMs + found.findMs, devices };
+    return { ...found, devices };
   }
 
   async cont(): Promise<void> {
     if (this.state === 'stopped') {
-      this.checkpoint = null;
       this.state = 'running';
-      this.send(ColoMessage.received, ColoMessage.loaded);
+      await (await this.thread).goOn();
       return;
     }
     if (this.captured) {
       await this.enter();
-      this.runs();
       return;
     }
-    await this.qemu.qmp.execute('cont');
-    this.entering = this.enter().then(() => this.runs());
-    this.entering.catch(() => {});
+    await onceUnlocked(() => this.qemu.qmp.execute('cont'));
   }
 
-  /** The VM stands still afterwards, and QEMU is out of COLO. */
+  /**
+   * Gets QEMU out of COLO, wherever it is; the VM stands still afterwards. In mid-checkpoint it
+   * would stand still for ever otherwise. QEMU lets it run at the end of its COLO, so that has to
+   * be awaited.
+   */
   async leave(): Promise<void> {
     this.state = 'out';
-    this.socket?.destroy();
-    this.server?.close();
+    await this.close();
     const { qmp } = this.qemu;
     await qmp.execute('x-colo-lost-heartbeat').catch(() => {});
+    const endAt = Date.now() + LEAVE_MS_MAX;
+    for (;;) {
+      const { status } = (await qmp.execute('query-migrate')) as { status?: string };
+      if (status === undefined || MIGRATION_OVER.includes(status)) break;
+      if (Date.now() > endAt) throw new QemuError('COLO', `QEMU does not leave COLO: ${status}`);
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
     await qmp.execute('stop');
   }
 
+  /** The worker may wait for the socket: its descriptor goes only after it. */
   async close(): Promise<void> {
-    this.socket?.destroy();
-    this.server?.close();
+    const { socket } = this;
+    const fd = socket ? fdOf(socket) : -1;
+    if (fd >= 0) shutDown(fd);
     await (await this.thread.catch(() => null))?.close();
+    socket?.destroy();
+    this.server?.close();
   }
 
   private async enter(): Promise<void> {
@@ -139,22 +145,10 @@ export class ColoDriver implements CaptureDriver {
     await qmp.execute('migrate', { uri: `unix:${path}` });
     this.socket = await connected;
     await thread.open(fdOf(this.socket));
-    this.state = 'entered';
-  }
-
-  private runs(): void {
     this.state = 'running';
-    this.send(ColoMessage.ready);
-  }
-
-  private send(...messages: number[]): void {
-    const fd = this.socket ? fdOf(this.socket) : -1;
-    if (fd < 0) throw new QemuError('COLO', 'the migration stream of QEMU is closed');
-    writeSync(fd, coloMessages(...messages));
+    await thread.begin();
   }
 }
-
-const nowMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 
 function connection(server: Server): Promise<Socket> {
   return new Promise((resolve, reject) => {

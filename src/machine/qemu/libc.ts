@@ -13,6 +13,7 @@ const SIOCOUTQ = 0x5411;
 const EAGAIN = 11;
 const POLLIN = 1;
 const POLLFD_BYTES = 8;
+const SHUT_RDWR = 2;
 
 export const Access = { read: 1, readWrite: 3 } as const;
 
@@ -26,6 +27,7 @@ const lseek = library.func('int64_t lseek(int fd, int64_t offset, int whence)');
 const fallocate = library.func('int fallocate(int fd, int mode, int64_t offset, int64_t bytes)');
 const ioctl = library.func('int ioctl(int fd, unsigned long request, _Out_ int *value)');
 const read = library.func('intptr_t read(int fd, void *into, size_t bytes)');
+const shutdown = library.func('int shutdown(int fd, int how)');
 const poll = library.func('int poll(void *fds, unsigned long count, int timeoutMs)');
 
 function checked(call: string, result: number): number {
@@ -88,10 +90,22 @@ export function nonBlockingRead(fd: number, into: Uint8Array): number {
   return checked('read', got);
 }
 
-/** Blocks this thread; false if there was nothing to read within `timeoutMs`. */
-export function waitReadable(fd: number, timeoutMs: number): boolean {
-  const request = Buffer.alloc(POLLFD_BYTES);
-  request.writeInt32LE(fd, 0);
-  request.writeInt16LE(POLLIN, 4);
-  return checked('poll', poll(request, 1, timeoutMs) as number) > 0;
+/** Ends both directions of a connection: whoever waits for its bytes sees the end of them. */
+export function shutDown(fd: number): void {
+  checked('shutdown', shutdown(fd, SHUT_RDWR) as number);
+}
+
+/** Waits for something to read, by blocking this thread. */
+export class ReadWaiter {
+  private readonly request = Buffer.alloc(POLLFD_BYTES);
+
+  constructor(fd: number) {
+    this.request.writeInt32LE(fd, 0);
+    this.request.writeInt16LE(POLLIN, 4);
+  }
+
+  /** False if there was nothing within `timeoutMs`. */
+  wait(timeoutMs: number): boolean {
+    return checked('poll', poll(this.request, 1, timeoutMs) as number) > 0;
+  }
 }

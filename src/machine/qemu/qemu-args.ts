@@ -1,5 +1,6 @@
 /** The command line of a QEMU for one machine: the same on both hosts, or devices do not fit. */
 import type { MachineSpec } from '../machine.js';
+import { diskArgs } from './disk-args.js';
 
 /** Descriptors that QEMU inherits. */
 export const Fd = { ram: 3, deviceState: 4, kernel: 5, initrd: 6 } as const;
@@ -31,9 +32,12 @@ export function isMultiboot(kernel: Uint8Array): boolean {
   return false;
 }
 
+/** The built-in guest and its kind have drivers for the plainest devices only. */
+const isPlain = ({ kernel }: MachineSpec): boolean => kernel !== null && !isLinux(kernel);
+
 function nicArgs(spec: MachineSpec): string[] {
   return spec.nics.flatMap(({ mac, model }, index) => {
-    const chosen = model === 'auto' ? (isLinux(spec.kernel) ? 'virtio' : 'ne2k') : model;
+    const chosen = model === 'auto' ? (isPlain(spec) ? 'ne2k' : 'virtio') : model;
     const socket = `server=off,addr.type=unix,addr.path=nic${index}.sock`;
     return [
       ...['-netdev', `stream,id=net${index},${socket}`],
@@ -42,11 +46,21 @@ function nicArgs(spec: MachineSpec): string[] {
   });
 }
 
+function bootArgs({ kernel, initrd, cmdline }: MachineSpec): string[] {
+  if (!kernel) return [];
+  const files = ['-kernel', inherited(Fd.kernel), '-append', cmdline];
+  return [...files, ...(initrd ? ['-initrd', inherited(Fd.initrd)] : [])];
+}
+
+/** There is no display: a machine that starts by its firmware shows it on the serial port. */
+const display = ({ kernel }: MachineSpec): string => (kernel ? '' : ',graphics=off');
+
 export function qemuArgs(spec: MachineSpec, accelerator: Accelerator, role: Role): string[] {
   const ram = `memory-backend-file,id=ram,size=${spec.memoryBytes},mem-path=${inherited(Fd.ram)}`;
+  const shape = `accel=${accelerator},memory-backend=ram`;
   return [
     ...['-name', 'mirror,debug-threads=on'],
-    ...['-machine', `${MACHINE},accel=${accelerator},memory-backend=ram,usb=off,vmport=off`],
+    ...['-machine', `${MACHINE},${shape},usb=off,vmport=off${display(spec)}`],
     ...['-cpu', CPU[accelerator], '-smp', '1', '-m', `${spec.memoryBytes / MIB}M`],
     ...['-object', `${ram},share=on`],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-no-shutdown'],
@@ -54,8 +68,8 @@ export function qemuArgs(spec: MachineSpec, accelerator: Accelerator, role: Role
     ...['-chardev', 'socket,id=qmp,path=qmp.sock,server=off', '-mon', 'chardev=qmp,mode=control'],
     ...['-chardev', 'socket,id=com1,path=serial.sock,server=off', '-serial', 'chardev:com1'],
     ...nicArgs(spec),
-    ...['-kernel', inherited(Fd.kernel), '-append', spec.cmdline],
-    ...(spec.initrd ? ['-initrd', inherited(Fd.initrd)] : []),
+    ...diskArgs(spec.disks, spec.kernel !== null && isLinux(spec.kernel)),
+    ...bootArgs(spec),
     '-S',
     ...(role === 'incoming' ? ['-incoming', 'defer'] : []),
   ];

@@ -1,15 +1,18 @@
 /** What this host has for QEMU machines: the binary, and an accelerator that guests can use. */
 import { accessSync, constants, existsSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
-import type { Accelerator } from './qemu-args.js';
 
 export const QEMU_BINARY = 'qemu-system-x86_64';
 /** A KVM without one of these is a software one, on which most guests do not run. */
 const HARDWARE_KVM = ['/sys/module/kvm_intel', '/sys/module/kvm_amd'];
 
-function inPath(name: string): boolean {
+function inPath(name: string): string | undefined {
   const folders = (process.env['PATH'] ?? '').split(delimiter);
-  return folders.some((folder) => existsSync(join(folder, name)));
+  return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
+}
+
+export function qemuPath(): string {
+  return inPath(QEMU_BINARY) ?? '';
 }
 
 /** What to install before a QEMU machine can be made here; empty: nothing. */
@@ -33,14 +36,4 @@ export function whatKvmNeeds(): string {
 /** For any guest. */
 export function kvmIsUsable(): boolean {
   return whatKvmNeeds() === '' && HARDWARE_KVM.some((module) => existsSync(module));
-}
-
-export function pickAccelerator(): Accelerator {
-  return kvmIsUsable() ? 'kvm' : 'tcg';
-}
-
-/** How a QEMU machine is captured. Under TCG, COLO deadlocks and misses pages. */
-export function pickDriver(accelerator: Accelerator): { name: 'colo' | 'savedev'; why: string } {
-  if (accelerator === 'tcg') return { name: 'savedev', why: 'COLO needs KVM' };
-  return { name: 'colo', why: 'KVM' };
 }

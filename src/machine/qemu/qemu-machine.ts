@@ -16,11 +16,12 @@ import type {
 } from '../machine.js';
 import { MachineStateError } from '../machine-state-error.js';
 import { PAGE_BYTES } from '../machine.js';
-import { CaptureOverflow } from '../capture-overflow.js';
-import type { CaptureDriver, DriverCapture } from './capture-driver.js';
+import type { CaptureDriver } from './capture-driver.js';
 import { CaptureThread } from './capture-thread.js';
 import { ColoDriver } from './colo-driver.js';
+import { takeImagesBack } from './disk-lock.js';
 import { decodeDeviceImage, encodeDeviceImage } from './device-image.js';
+import { FallbackDriver } from './fallback-driver.js';
 import {
   forgetMigration,
   migrated,
@@ -34,7 +35,9 @@ import { QemuError } from './qemu-error.js';
 import { QemuProcess } from './qemu-process.js';
 import type { QmpEvent } from './qmp-client.js';
 import { RamFile } from './ram-file.js';
+import type { FoundBy } from './ram-tracker.js';
 import { SavedevDriver } from './savedev-driver.js';
+import { StillWatch } from './still-watch.js';
 import { VcpuWork } from './vcpu-work.js';
 
 type Phase = 'created' | 'paused' | 'running' | 'stopped';
@@ -43,17 +46,18 @@ export interface QemuOptions {
   readonly accelerator: Accelerator;
   /** `colo` needs KVM. */
   readonly driver: { readonly name: CaptureDriver['name']; readonly why: string };
-  /** For COLO: pages sent as what changed of them. */
+  /** For COLO, see `ColoOptions`: on unless told. */
   readonly xbzrle?: boolean;
+  /** For COLO: none unless told. Comparing looks at all of memory anyway. */
+  readonly auditEvery?: number;
 }
-
-const nowMs = (): number => Number(process.hrtime.bigint()) / 1e6;
 
 export class QemuMachine implements Machine {
   readonly serial = new QemuSerial();
   readonly nics: readonly QemuNic[];
   onPowerOff: (() => void) | null = null;
   onFailure: ((error: Error) => void) | null = null;
+  onStill: ((ms: number) => void) | null = null;
 
   private readonly spec: MachineSpec;
   private readonly options: QemuOptions;
@@ -62,19 +66,17 @@ export class QemuMachine implements Machine {
   private standingBy: Promise<QemuProcess> | null = null;
   private thread: Promise<CaptureThread> | null = null;
   private driver: CaptureDriver | null = null;
-  private driverWhy: string;
   /** The last `cont`, under way or done. */
   private continuing: Promise<void> = Promise.resolve();
   private still = true;
-  /** Which pages changed since the last capture is not known: told by the next one. */
-  private lost: Error | null = null;
   private template: Uint8Array = new Uint8Array(0);
   private phase: Phase = 'created';
   private poweredOff = false;
   private powerOffTold = false;
   private failed = false;
-  private stillSinceMs = 0;
-  private lagMs = 0;
+  private readonly stillWatch = new StillWatch();
+  /** Of the VM's lives before this one. */
+  private lagBeforeMs = 0;
   private readonly work = new VcpuWork();
 
   static create(spec: MachineSpec, options: QemuOptions): Promise<QemuMachine> {
@@ -86,16 +88,16 @@ export class QemuMachine implements Machine {
     this.options = options;
     this.file = new RamFile(spec.memoryBytes);
     this.nics = spec.nics.map((nic) => new QemuNic(nic));
-    this.driverWhy = options.driver.why;
+    this.stillWatch.onStill = (ms) => this.onStill?.(ms);
   }
 
   get info(): MachineInfo {
-    const name = this.driver?.name ?? this.options.driver.name;
+    const { name, why } = this.driver ?? this.options.driver;
     return {
       engine: 'qemu',
       pageCount: this.spec.memoryBytes / PAGE_BYTES,
       dirtyTracking: name === 'colo' ? 'colo' : 'compare',
-      captureDriver: { name, why: this.driverWhy },
+      captureDriver: { name, why },
     };
   }
 
@@ -117,12 +119,14 @@ export class QemuMachine implements Machine {
   async boot(): Promise<void> {
     this.expect('boot', 'created');
     const { kernel } = this.spec;
-    if (!isLinux(kernel) && !isMultiboot(kernel))
+    if (kernel && !isLinux(kernel) && !isMultiboot(kernel))
       throw new MirrorError('kernel', 'the kernel is neither a multiboot ELF nor a bzImage');
     const qemu = await this.launch('boot');
     const { server, path } = await qemu.listen('template.sock');
     this.template = await takeTemplate(qemu.qmp, server, path);
-    if (this.options.driver.name === 'colo') await forgetMigration(qemu.qmp);
+    const writes = this.spec.disks.some(({ readOnly }) => !readOnly);
+    if (this.options.driver.name === 'colo')
+      await (writes ? takeImagesBack(qemu.qmp) : forgetMigration(qemu.qmp));
     await this.startThread();
     this.standStill(qemu);
   }
@@ -143,7 +147,7 @@ export class QemuMachine implements Machine {
     socket.destroy();
     await setIgnoreShared(qemu.qmp, false);
     this.template = image.template;
-    this.lagMs = image.lagMs;
+    this.lagBeforeMs = image.lagMs;
     this.poweredOff = image.poweredOff;
     this.standStill(qemu);
   }
@@ -155,9 +159,7 @@ export class QemuMachine implements Machine {
       setImmediate(() => this.tellPowerOff());
       return;
     }
-    this.lagMs += nowMs() - this.stillSinceMs;
-    this.work.begin();
-    this.still = false;
+    this.runs();
     this.continuing = this.captureDriver().cont();
     this.continuing.catch((error: Error) => this.fail(error));
   }
@@ -167,25 +169,34 @@ export class QemuMachine implements Machine {
     const qemu = this.running();
     if (!this.still) {
       await this.continuing;
-      await this.stopOrFallBack();
+      await this.captureDriver().stop();
       this.still = true;
-      if (!this.poweredOff) this.stillSinceMs = nowMs();
       this.work.end();
     }
     await drain([qemu.serial, ...qemu.nics]);
     if (this.phase === 'running') this.phase = 'paused';
   }
 
-  async capture(into: CaptureBuffer, also: PageRange | null): Promise<CaptureResult> {
+  async capture(
+    into: CaptureBuffer,
+    also: PageRange | null,
+    andGoOn = false,
+  ): Promise<CaptureResult> {
     this.expect('capture', 'paused');
     if (also && (also.from < 0 || also.from + also.count > this.info.pageCount))
       throw new MirrorError('page-range', `no pages ${also.from}+${also.count} in this machine`);
-    const captured = await this.captureOrFallBack(into, also);
-    const { template, poweredOff, lagMs } = this;
-    const { devices, pageCount, dirtyCount, findMs, copyMs } = captured;
+    const lagMs = this.guestClockLagMs();
+    const captured = await this.captureDriver().capture(into, { also, andGoOn });
+    const { template, poweredOff } = this;
+    const { devices, pageCount, dirtyCount: dirtyPageCount, goesOn, ...times } = captured;
+    if (goesOn) {
+      this.phase = 'running';
+      this.runs();
+    }
     into.pageCount = pageCount;
     into.deviceState = encodeDeviceImage({ template, devices, poweredOff, lagMs });
-    return { pageCount, dirtyPageCount: dirtyCount, findMs, copyMs, missedPageCount: null };
+    const { findMs, copyMs, missed: missedPageCount } = times;
+    return { pageCount, dirtyPageCount, findMs, copyMs, missedPageCount, goesOn };
   }
 
   async stop(): Promise<void> {
@@ -200,8 +211,13 @@ export class QemuMachine implements Machine {
     this.file.close();
   }
 
+  /** Of the QEMU that runs it; empty before. */
+  get version(): string {
+    return this.qemu?.qmp.version ?? '';
+  }
+
   guestClockLagMs(): number {
-    return this.lagMs;
+    return this.lagBeforeMs + this.stillWatch.totalMs;
   }
 
   /** Nanoseconds that its CPU has run for the guest. */
@@ -216,14 +232,19 @@ export class QemuMachine implements Machine {
     qemu.onExit = (error) => this.fail(error);
     qemu.qmp.onFailure = (error) => this.fail(error);
     qemu.qmp.onEvent = (event) => this.heard(event);
+    qemu.qmp.watch();
     return qemu;
   }
 
   private startThread(): Promise<CaptureThread> {
-    const foundBy = this.options.driver.name === 'colo' ? 'marks' : 'compare';
-    const { fd, bytes } = this.file;
-    this.thread ??= CaptureThread.start({ fd, bytes, foundBy });
+    const foundBy = this.options.driver.name === 'colo' ? 'colo' : 'compare';
+    this.thread ??= this.newThread(foundBy);
     return this.thread;
+  }
+
+  private newThread(foundBy: FoundBy): Promise<CaptureThread> {
+    const { fd, bytes } = this.file;
+    return CaptureThread.start({ fd, bytes, foundBy });
   }
 
   /**
@@ -235,59 +256,28 @@ export class QemuMachine implements Machine {
     this.serial.attach(qemu.serial);
     this.nics.forEach((nic, index) => nic.attach(qemu.nics[index]));
     this.work.attach(qemu.pid);
-    const thread = this.startThread();
-    const { driver, xbzrle = true } = this.options;
-    this.driver =
-      driver.name === 'colo'
-        ? new ColoDriver(qemu, thread, { xbzrle })
-        : new SavedevDriver(qemu, thread);
+    this.driver = this.newDriver(qemu);
     this.driver.restart().catch((error: Error) => this.fail(error));
-    this.stillSinceMs = nowMs();
     this.phase = 'paused';
   }
 
-  private async stopOrFallBack(): Promise<void> {
-    try {
-      await this.captureDriver().stop();
-    } catch (error) {
-      this.lost = await this.fallBack(error);
-    }
+  private newDriver(qemu: QemuProcess): CaptureDriver {
+    const thread = this.startThread();
+    const { driver, xbzrle = true, auditEvery = 0 } = this.options;
+    const { why } = driver;
+    if (driver.name === 'savedev') return new SavedevDriver(qemu, thread, why);
+    const colo = new ColoDriver(qemu, thread, { why, xbzrle, auditEvery });
+    return new FallbackDriver(qemu, colo, () => this.newThread('compare'));
   }
 
-  private async captureOrFallBack(
-    into: CaptureBuffer,
-    also: PageRange | null,
-  ): Promise<DriverCapture> {
-    const { lost } = this;
-    this.lost = null;
-    if (lost) throw lost;
-    try {
-      return await this.captureDriver().capture(into, also);
-    } catch (error) {
-      if (error instanceof CaptureOverflow) throw error;
-      throw await this.fallBack(error);
-    }
+  private runs(): void {
+    this.still = false;
+    this.work.begin();
   }
 
-  /**
-   * COLO has failed: the VM is got out of it, wherever it was, stands still, and is captured by
-   * the other driver from now on. Returns why.
-   */
-  private async fallBack(cause: unknown): Promise<Error> {
-    const error = cause instanceof Error ? cause : new Error(String(cause));
-    const { driver } = this;
-    if (!(driver instanceof ColoDriver)) return error;
-    await driver.leave();
-    await driver.close();
-    const { fd, bytes } = this.file;
-    this.thread = CaptureThread.start({ fd, bytes, foundBy: 'compare' });
-    this.driver = new SavedevDriver(this.running(), this.thread);
-    await this.driver.restart();
-    this.driverWhy = `COLO failed: ${error.message}`;
-    return error;
-  }
-
-  private heard({ event, data }: QmpEvent): void {
+  private heard(told: QmpEvent): void {
+    const { event, data } = told;
+    this.stillWatch.heard(told);
     if (event === 'SHUTDOWN' && data['guest'] === true) {
       this.poweredOff = true;
       if (this.phase === 'running') this.tellPowerOff();

@@ -6,6 +6,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { chmodSync, closeSync, rmSync, writeSync } from 'node:fs';
 import { createServer, type Server, type ServerOpts, type Socket } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ownFolder } from '../../network/own-folder.js';
 import type { MachineSpec } from '../machine.js';
 import { memoryFile } from './libc.js';
@@ -16,6 +17,8 @@ import { QmpClient } from './qmp-client.js';
 
 const START_MS_MAX = 15_000;
 const STDERR_CHARS_MAX = 4_000;
+const END_MS_MAX = 500;
+const END_REST_MS = 5;
 
 export interface LaunchOptions {
   readonly spec: MachineSpec;
@@ -47,8 +50,9 @@ export class QemuProcess {
     try {
       await process.connect(servers);
     } catch (error) {
+      const ended = await process.endedByItself();
       await process.kill();
-      throw error;
+      throw ended ?? error;
     }
     return process;
   }
@@ -58,7 +62,7 @@ export class QemuProcess {
     this.dir = dir;
     this.servers = servers;
     this.deviceStateFd = memoryFile('mirror-devices');
-    const boot = [spec.kernel, ...(spec.initrd ? [spec.initrd] : [])].map(fileOf);
+    const boot = [spec.kernel, spec.initrd].filter((bytes) => bytes !== null).map(fileOf);
     this.child = spawn(
       'setpriv',
       ['--pdeathsig', 'KILL', '--', QEMU_BINARY, ...qemuArgs(spec, accelerator, role)],
@@ -69,7 +73,8 @@ export class QemuProcess {
       this.stderr = (this.stderr + chunk.toString()).slice(-STDERR_CHARS_MAX);
     });
     this.child.once('error', (cause) => this.end(`setpriv cannot be run: ${cause.message}`));
-    this.child.once('exit', (code, signal) => this.end(`it ended with ${code ?? signal}`));
+    // `close` comes after `exit`, once all that it complained of is here.
+    this.child.once('close', (code, signal) => this.end(`it ended with ${code ?? signal}`));
   }
 
   get pid(): number {
@@ -95,7 +100,7 @@ export class QemuProcess {
   async kill(): Promise<void> {
     this.onExit = null;
     if (!this.ended && this.child.pid !== undefined) {
-      const ended = new Promise((resolve) => this.child.once('exit', resolve));
+      const ended = new Promise((resolve) => this.child.once('close', resolve));
       this.child.kill('SIGKILL');
       await ended;
     }
@@ -105,6 +110,13 @@ export class QemuProcess {
     for (const server of this.servers) server.close();
     closeSync(this.deviceStateFd);
     rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  /** What closes its sockets has ended, or is about to: then it says why. */
+  private async endedByItself(): Promise<QemuError | null> {
+    const endAt = Date.now() + END_MS_MAX;
+    while (!this.ended && Date.now() < endAt) await sleep(END_REST_MS);
+    return this.ended;
   }
 
   private async connect(servers: readonly Server[]): Promise<void> {
@@ -133,7 +145,7 @@ export class QemuProcess {
         reject(this.ended ?? new QemuError('QEMU_START', 'QEMU did not start'));
       };
       if (this.ended) ended();
-      this.child.once('exit', ended);
+      this.child.once('close', ended);
       this.child.once('error', ended);
     });
   }

@@ -7,10 +7,13 @@ import { QemuError } from './qemu-error.js';
 
 const LINE_BYTES_MAX = 4 << 20;
 const ANSWER_MS_MAX = 5_000;
+const WATCH_MS = 1_000;
 
 export interface QmpEvent {
   readonly event: string;
   readonly data: Record<string, unknown>;
+  /** By QEMU's clock of the day, in `ms`. */
+  readonly atMs: number;
 }
 
 interface Greeting {
@@ -21,6 +24,7 @@ interface Message {
   readonly QMP?: Greeting;
   readonly event?: string;
   readonly data?: Record<string, unknown>;
+  readonly timestamp?: { readonly seconds: number; readonly microseconds: number };
   readonly id?: number;
   readonly return?: unknown;
   readonly error?: { readonly class: string; readonly desc: string };
@@ -43,6 +47,7 @@ export class QmpClient {
   private text = '';
   private nextId = 1;
   private failure: QemuError | null = null;
+  private watching: NodeJS.Timeout | undefined;
   private onGreeting: ((greeting: Greeting) => void) | null = null;
 
   private constructor(socket: Socket) {
@@ -84,6 +89,14 @@ export class QmpClient {
     });
   }
 
+  /** Asks now and then, so that a QEMU that answers no more is noticed though nobody needs it. */
+  watch(): void {
+    this.watching = setInterval(() => {
+      if (this.waiting.size === 0) this.execute('query-status').catch(() => {});
+    }, WATCH_MS);
+    this.watching.unref();
+  }
+
   close(): void {
     this.onFailure = null;
     this.onEvent = null;
@@ -111,9 +124,13 @@ export class QmpClient {
       return;
     }
     if (message.QMP) this.onGreeting?.(message.QMP);
-    else if (message.event !== undefined)
-      this.onEvent?.({ event: message.event, data: message.data ?? {} });
+    else if (message.event !== undefined) this.tell(message.event, message);
     else this.settle(message);
+  }
+
+  private tell(event: string, { data = {}, timestamp }: Message): void {
+    const { seconds, microseconds } = timestamp ?? { seconds: 0, microseconds: 0 };
+    this.onEvent?.({ event, data, atMs: seconds * 1_000 + microseconds / 1_000 });
   }
 
   private settle(message: Message): void {
@@ -129,6 +146,7 @@ export class QmpClient {
   private fail(error: QemuError): void {
     if (this.failure) return;
     this.failure = error;
+    clearInterval(this.watching);
     for (const { timer, reject } of this.waiting.values()) {
       clearTimeout(timer);
       reject(error);

@@ -2,20 +2,22 @@
  * Stops and continues the VM by QMP, finds its dirty pages by comparing, saves its devices to a
  * file: works with every accelerator.
  */
-import type { CaptureBuffer, PageRange } from '../machine.js';
-import type { CaptureDriver, DriverCapture } from './capture-driver.js';
+import type { CaptureBuffer } from '../machine.js';
+import type { CaptureDriver, CaptureOrder, DriverCapture } from './capture-driver.js';
 import { CaptureThread } from './capture-thread.js';
+import { onceUnlocked } from './disk-lock.js';
 import type { QemuProcess } from './qemu-process.js';
 import { saveDevices } from './saved-devices.js';
 
 export class SavedevDriver implements CaptureDriver {
   readonly name = 'savedev';
-  readonly dirtyTracking = 'compare';
+  readonly why: string;
   private readonly qemu: QemuProcess;
   private readonly tracker: Promise<CaptureThread>;
   private ready: Promise<void>;
 
-  constructor(qemu: QemuProcess, tracker: Promise<CaptureThread>) {
+  constructor(qemu: QemuProcess, tracker: Promise<CaptureThread>, why: string) {
+    this.why = why;
     this.qemu = qemu;
     this.tracker = tracker;
     this.ready = tracker.then(() => {});
@@ -33,18 +35,18 @@ export class SavedevDriver implements CaptureDriver {
     await this.qemu.qmp.execute('stop');
   }
 
-  async capture(into: CaptureBuffer, also: PageRange | null): Promise<DriverCapture> {
+  async capture(into: CaptureBuffer, { also }: CaptureOrder): Promise<DriverCapture> {
     await this.ready;
     const tracker = await this.tracker;
     const [found, devices] = await Promise.all([
-      tracker.capture(into, also),
+      tracker.take(into, { also, andGoOn: false, audit: false }),
       saveDevices(this.qemu),
     ]);
     return { ...found, devices };
   }
 
   async cont(): Promise<void> {
-    await this.qemu.qmp.execute('cont');
+    await onceUnlocked(() => this.qemu.qmp.execute('cont'));
   }
 
   async close(): Promise<void> {

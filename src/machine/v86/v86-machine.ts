@@ -53,6 +53,7 @@ export class V86Machine implements Machine {
   readonly nics: readonly NicPort[];
   onPowerOff: (() => void) | null = null;
   onFailure: ((error: Error) => void) | null = null;
+  onStill: ((ms: number) => void) | null = null;
 
   private readonly spec: MachineSpec;
   private readonly engine: Engine;
@@ -64,6 +65,7 @@ export class V86Machine implements Machine {
   private phase: Phase = 'created';
   private poweredOff = false;
   private powerOffTold = false;
+  private stillSinceMs: number | null = null;
   private failed = false;
   private instructions = 0;
   private lastCounter = 0;
@@ -111,6 +113,7 @@ export class V86Machine implements Machine {
     this.expect('boot', 'created');
     const { kernel, initrd, cmdline } = this.spec;
     const { cpu } = this.engine;
+    if (!kernel) throw new MirrorError('kernel', 'the v86 engine boots a kernel, not a disk');
     this.clock.reset();
     onClock(this.clock, () => {
       if (isBzImage(kernel)) {
@@ -131,6 +134,8 @@ export class V86Machine implements Machine {
     this.expect('resume', 'paused');
     this.phase = 'running';
     this.clock.start();
+    if (this.stillSinceMs !== null) this.onStill?.(nowMs() - this.stillSinceMs);
+    this.stillSinceMs = null;
     if (this.poweredOff) setImmediate(() => this.tellPowerOff());
     else if (!this.failed) this.loop.start();
   }
@@ -140,6 +145,7 @@ export class V86Machine implements Machine {
     this.phase = 'pausing';
     await this.loop.stop();
     this.clock.freeze();
+    this.stillSinceMs = nowMs();
     if (this.phase === 'pausing') this.phase = 'paused';
   }
 
@@ -158,8 +164,8 @@ export class V86Machine implements Machine {
     into.pageCount = found.pageCount;
     const extras = { clock: this.clock.state(), poweredOff: this.poweredOff };
     into.deviceState = onClock(this.clock, () => saveDeviceState(this.engine.cpu, extras));
-    const { pageCount, dirtyCount, missedCount } = found;
-    return { pageCount, dirtyPageCount: dirtyCount, findMs, copyMs, missedPageCount: missedCount };
+    const { pageCount, dirtyCount: dirtyPageCount, missedCount: missedPageCount } = found;
+    return { pageCount, dirtyPageCount, findMs, copyMs, missedPageCount, goesOn: false };
   }
 
   async restore(deviceState: Uint8Array): Promise<void> {

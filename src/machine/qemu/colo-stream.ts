@@ -1,13 +1,14 @@
 /**
- * The other end of a COLO primary, as far as it is of use here: of the pages that QEMU sends only
- * their numbers, for their bytes are in the shared RAM, and the device states. Reads its socket by
- * blocking, in the capture worker. All integers are big-endian. Source: QEMU's migration/colo.c,
- * migration/ram.c and docs/COLO-FT.txt, 7.2.
+ * The other end of a COLO primary: takes the pages that were written and the device states out of
+ * its stream. Reads its socket by blocking, in the capture worker. All integers are big-endian.
+ * Source: QEMU's migration/colo.c, migration/ram.c and docs/COLO-FT.txt, 7.2.
  */
-import { nonBlockingRead, waitReadable } from './libc.js';
+import { writeSync } from 'node:fs';
+import type { ColoPages } from './colo-pages.js';
+import { nonBlockingRead, ReadWaiter } from './libc.js';
 import { QemuError } from './qemu-error.js';
 
-export const ColoMessage = {
+const Message = {
   ready: 0,
   request: 1,
   reply: 2,
@@ -16,13 +17,6 @@ export const ColoMessage = {
   received: 5,
   loaded: 6,
 } as const;
-
-/** Messages as QEMU reads them. */
-export function coloMessages(...messages: number[]): Buffer {
-  const bytes = Buffer.alloc(4 * messages.length);
-  messages.forEach((message, index) => bytes.writeUInt32BE(message, 4 * index));
-  return bytes;
-}
 
 const MAGIC = 0x5145564d;
 const Section = { eof: 0, start: 1, part: 2, end: 3, full: 4, subsection: 5 } as const;
@@ -43,9 +37,18 @@ export interface ColoFigures {
   readonly records: { full: number; zero: number; xbzrle: number };
 }
 
-export class ColoReader {
+/** Who is told of a checkpoint while it is read. */
+export interface CheckpointListener {
+  /** The VM stands still. */
+  stopped(): void;
+  /** A read of the socket is due. */
+  reading(): void;
+}
+
+export class ColoStream {
   readonly figures: ColoFigures = { bytes: 0, records: { full: 0, zero: 0, xbzrle: 0 } };
   private readonly fd: number;
+  private readonly waiter: ReadWaiter;
   private readonly msMax: number;
   /** Of the VM's own memory; the other blocks are ROMs and the like. */
   private readonly ramName: string;
@@ -53,66 +56,94 @@ export class ColoReader {
   private at = 0;
   private end = 0;
   private inRam = false;
+  private listener: CheckpointListener | null = null;
+  private readonly pages: ColoPages;
 
   /** `msMax`: how long QEMU may be silent in the middle of something. */
-  constructor(fd: number, options: { readonly ramName: string; readonly msMax: number }) {
+  constructor(
+    fd: number,
+    pages: ColoPages,
+    options: { readonly ramName: string; readonly msMax: number },
+  ) {
     this.fd = fd;
+    this.pages = pages;
+    this.waiter = new ReadWaiter(fd);
     this.ramName = options.ramName;
     this.msMax = options.msMax;
   }
 
-  /** All of memory and the devices, up to where QEMU waits for READY. Pages count as read. */
+  /** All of memory and the devices, up to where QEMU waits for `begin`. */
   readInitial(): void {
     if (this.u32() !== MAGIC) throw new QemuError('QEMU_STREAM', 'QEMU sent no migration stream');
     this.u32();
-    for (;;) {
-      const section = this.u8();
-      if (section === Section.full) break;
-      else if (section === More.configuration) this.skip(this.u32());
-      else if (section === Section.subsection) this.skipSubsection();
-      else if (section === More.command) {
-        this.u16();
-        this.skip(this.u16());
-      } else if (section === Section.start) {
-        this.u32();
-        this.skip(this.u8());
-        this.skip(8);
-        this.records(null);
-      } else if (section === Section.part || section === Section.end) {
-        this.u32();
-        this.records(null);
-      } else throw new QemuError('QEMU_STREAM', `a section of type ${section}`);
-    }
+    this.pages.beginInitial();
+    for (let section = this.u8(); section !== Section.full; section = this.u8())
+      this.skipSection(section);
+    this.pages.endInitial();
     this.skipDevices();
   }
 
+  /** The VM runs, and QEMU asks for the first checkpoint. */
+  begin(): void {
+    this.send(Message.ready);
+  }
+
   /**
-   * One checkpoint, from REQUEST to its device state, which is returned in the layout of
-   * `xen-save-devices-state` less its header. `onStopped` is called once the VM stands still;
-   * `marks` get a 1 for each page that was dirty.
+   * One checkpoint, from the VM's stop to its device state, which is returned in the layout of
+   * `xen-save-devices-state` less its header. The VM stands still until `goOn`, which may come
+   * while the checkpoint is read.
    */
-  readCheckpoint(marks: Uint8Array, onStopped: () => void): Uint8Array {
-    this.expect(ColoMessage.request);
-    this.expect(ColoMessage.send);
-    onStopped();
+  readCheckpoint(listener: CheckpointListener): Uint8Array {
+    this.listener = listener;
+    this.expect(Message.request);
+    this.send(Message.reply);
+    this.expect(Message.send);
+    listener.stopped();
     for (let section = this.u8(); section !== Section.eof; section = this.u8()) {
       if (section !== Section.part && section !== Section.end)
         throw new QemuError('QEMU_STREAM', `a section of type ${section} in a checkpoint`);
       this.u32();
-      this.records(marks);
+      this.records();
     }
-    this.expect(ColoMessage.size);
+    this.expect(Message.size);
     const bytes = this.u64();
     if (bytes > DEVICES_BYTES_MAX)
       throw new QemuError('QEMU_STREAM', `a device state of ${bytes} bytes`);
     this.need(bytes);
     this.at += bytes;
+    this.listener = null;
     return new Uint8Array(this.buffer.subarray(this.at - bytes, this.at));
   }
 
+  goOn(): void {
+    this.send(Message.received, Message.loaded);
+  }
+
+  private send(...messages: number[]): void {
+    const bytes = Buffer.alloc(4 * messages.length);
+    messages.forEach((message, index) => bytes.writeUInt32BE(message, 4 * index));
+    writeSync(this.fd, bytes);
+  }
+
+  private skipSection(section: number): void {
+    if (section === More.configuration) this.skip(this.u32());
+    else if (section === Section.subsection) this.skipSubsection();
+    else if (section === More.command) {
+      this.u16();
+      this.skip(this.u16());
+    } else if (section === Section.start) {
+      this.u32();
+      this.skip(this.u8());
+      this.skip(8);
+      this.records();
+    } else if (section === Section.part || section === Section.end) {
+      this.u32();
+      this.records();
+    } else throw new QemuError('QEMU_STREAM', `a section of type ${section}`);
+  }
+
   /** Page records up to the end of their section. */
-  private records(marks: Uint8Array | null): void {
-    const { records } = this.figures;
+  private records(): void {
     for (;;) {
       this.need(8);
       const low = this.buffer.readUInt32BE(this.at + 4);
@@ -120,31 +151,34 @@ export class ColoReader {
       const offset = this.buffer.readUInt32BE(this.at) * TWO_32 + (low - flags);
       this.at += 8;
       if (flags & Flag.endOfSection) break;
-      if (flags & Flag.sizes) {
-        this.skipBlocks(offset);
-        continue;
+      if (flags & Flag.sizes) this.skipBlocks(offset);
+      else {
+        if (!(flags & Flag.sameBlock)) this.inRam = this.name() === this.ramName;
+        this.record(flags, this.inRam ? offset / PAGE_BYTES : -1);
       }
-      if (!(flags & Flag.sameBlock)) this.inRam = this.name() === this.ramName;
-      if (flags & Flag.page) {
-        records.full += 1;
-        this.skip(PAGE_BYTES);
-      } else if (flags & Flag.xbzrle) {
-        records.xbzrle += 1;
-        this.u8();
-        this.skip(this.u16());
-      } else if (flags & Flag.zero) {
-        records.zero += 1;
-        this.u8();
-      } else throw new QemuError('QEMU_STREAM', `a RAM record with flags ${flags.toString(16)}`);
-      if (this.inRam && marks) this.mark(marks, offset / PAGE_BYTES);
     }
     if (this.u8() !== More.footer) throw new QemuError('QEMU_STREAM', 'no section footer');
     this.u32();
   }
 
-  private mark(marks: Uint8Array, page: number): void {
-    if (page >= marks.length) throw new QemuError('QEMU_STREAM', `page ${page} is beyond memory`);
-    marks[page] = 1;
+  /** `page` is -1 outside of the VM's memory. */
+  private record(flags: number, page: number): void {
+    const { records } = this.figures;
+    if (flags & Flag.page) {
+      records.full += 1;
+      this.skip(PAGE_BYTES);
+      if (page >= 0) this.pages.full(page, this.buffer, this.at - PAGE_BYTES);
+    } else if (flags & Flag.xbzrle) {
+      records.xbzrle += 1;
+      const encoding = this.u8();
+      const bytes = this.u16();
+      this.skip(bytes);
+      if (page >= 0) this.pages.changed(page, encoding, this.buffer, this.at - bytes, bytes);
+    } else if (flags & Flag.zero) {
+      records.zero += 1;
+      const byte = this.u8();
+      if (page >= 0) this.pages.filled(page, byte);
+    } else throw new QemuError('QEMU_STREAM', `a RAM record with flags ${flags.toString(16)}`);
   }
 
   /** Name, length and guest address of each block. */
@@ -239,12 +273,18 @@ export class ColoReader {
   }
 
   private fill(): void {
-    const got = nonBlockingRead(this.fd, this.buffer.subarray(this.end));
+    const room = this.buffer.subarray(this.end);
+    this.listener?.reading();
+    let got = nonBlockingRead(this.fd, room);
+    if (got < 0) {
+      if (!this.waiter.wait(this.msMax))
+        throw new QemuError('QEMU_STREAM', `QEMU sent nothing for ${this.msMax} ms`);
+      this.listener?.reading();
+      got = nonBlockingRead(this.fd, room);
+    }
     if (got === 0) throw new QemuError('QEMU_STREAM', 'QEMU closed its migration stream');
-    if (got > 0) {
-      this.end += got;
-      this.figures.bytes += got;
-    } else if (!waitReadable(this.fd, this.msMax))
-      throw new QemuError('QEMU_STREAM', `QEMU sent nothing for ${this.msMax} ms`);
+    if (got < 0) return;
+    this.end += got;
+    this.figures.bytes += got;
   }
 }
