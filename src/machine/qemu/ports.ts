@@ -11,6 +11,7 @@ import { QemuError } from './qemu-error.js';
 const NIC_QUEUE_BYTES_MAX = 1 << 20;
 const SERIAL_INPUT_BYTES_MAX = 64 << 10;
 const SERIAL_LOOK_MS = 1;
+const SERIAL_HOLD_MS_MAX = 5;
 const DRAIN_MS_MAX = 2_000;
 
 export function fdOf(socket: Socket): number {
@@ -31,13 +32,15 @@ export async function drain(sockets: readonly Socket[]): Promise<void> {
 
 /**
  * Input goes in one byte at a time: QEMU has either taken a byte into the device, or not, and only
- * the kernel's "nothing is left" tells which.
+ * the kernel's "nothing is left" tells which. None goes in while the VM is stopped and captured, or
+ * it would not be known whether the device state holds it.
  */
 export class QemuSerial implements SerialPort {
   onBytes: ((bytes: Uint8Array) => void) | null = null;
   private socket: Socket | null = null;
   private queue: number[] = [];
   private inFlight = false;
+  private held = false;
   private timer: NodeJS.Timeout | null = null;
 
   attach(socket: Socket): void {
@@ -56,6 +59,20 @@ export class QemuSerial implements SerialPort {
     this.pump();
   }
 
+  /** Before the VM is stopped. A device that is full takes nothing however long one waits. */
+  async hold(): Promise<void> {
+    this.held = true;
+    const endAt = Date.now() + SERIAL_HOLD_MS_MAX;
+    while (!this.taken() && Date.now() < endAt)
+      await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  /** The VM runs. */
+  letGo(): void {
+    this.held = false;
+    this.pump();
+  }
+
   close(): void {
     if (this.timer) clearTimeout(this.timer);
     this.socket = null;
@@ -69,7 +86,7 @@ export class QemuSerial implements SerialPort {
   }
 
   private pump(): void {
-    if (this.timer || !this.socket) return;
+    if (this.timer || this.held || !this.socket) return;
     if (this.taken()) {
       const next = this.queue.shift();
       if (next === undefined) return;

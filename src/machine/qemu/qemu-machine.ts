@@ -169,6 +169,7 @@ export class QemuMachine implements Machine {
     const qemu = this.running();
     if (!this.still) {
       await this.continuing;
+      await this.serial.hold();
       await this.captureDriver().stop();
       this.still = true;
       this.work.end();
@@ -272,6 +273,7 @@ export class QemuMachine implements Machine {
 
   private runs(): void {
     this.still = false;
+    this.serial.letGo();
     this.work.begin();
   }
 
