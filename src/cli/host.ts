@@ -81,7 +81,10 @@ export const host: Command = {
     name: { type: 'string', about: 'name of this host in its pool' },
     listen,
     advertise,
-    arbiter: { type: 'string', about: 'witness:HOST:PORT, etcd:HOST:PORT,... or file:/PATH' },
+    arbiter: {
+      type: 'string',
+      about: 'witness:HOST:PORT, etcd:HOST:PORT,..., file:/PATH, device:/PATH or none',
+    },
     'detect-ms': { type: 'string', about: 'silence that counts as loss, 1000 unless given' },
     accelerator: { type: 'string', about: 'auto, kvm or tcg, for QEMU machines' },
     disks: { type: 'string', about: 'DIR:DIR where VMs of other hosts may have disks here' },

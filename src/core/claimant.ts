@@ -7,7 +7,7 @@ import { ColdBoot, type ColdBootStep } from './cold-boot.js';
 import { MirrorError } from './errors.js';
 import type { Command, Core, CoreConfig, CoreStatus, Effect, Event } from './events.js';
 import type { PrimaryStart } from './primary.js';
-import { createProposal, soloProposal, vouchedProposal } from './proposals.js';
+import { createProposal, forcedProposal, soloProposal, vouchedProposal } from './proposals.js';
 import type { HostNote, VmRecord } from './record.js';
 
 export interface ClaimantStart {
@@ -39,6 +39,8 @@ export class Claimant implements Core {
   /** A cold boot has asked a daemon and waits for its answer. */
   private probing = false;
   private reseeding = false;
+  /** On a person's word, with no arbiter to say otherwise. */
+  private readonly forced: boolean;
   private out: Effect[] = [];
   private nowMs = 0;
 
@@ -47,6 +49,7 @@ export class Claimant implements Core {
     this.arbiter = new ArbiterClient(config, note);
     this.coldBoot = new ColdBoot(config.host, start.forcedOver ?? null);
     this.peer = start.peer;
+    this.forced = config.recordAtOwner && (start.forcedOver ?? null) !== null;
     this.phase = start.start === 'create' ? 'creating' : 'recovering';
   }
 
@@ -151,7 +154,9 @@ export class Claimant implements Core {
         return this.end('released');
       case 'boot': {
         this.record = step.record;
-        const proposal = soloProposal(this.config, step.record);
+        const proposal = this.forced
+          ? forcedProposal(this.config, step.record, this.arbiter.generationSeen)
+          : soloProposal(this.config, step.record);
         return this.emit(...this.arbiter.propose(proposal, step.record.revision));
       }
     }

@@ -25,6 +25,8 @@ export interface CoreConfig {
   /** Epochs captured and not yet acknowledged, at most. */
   readonly unackedEpochsMax: number;
   readonly onPeerLoss: 'solo' | 'stall';
+  /** No third vote: the record is on the owner's host. */
+  readonly recordAtOwner: boolean;
 }
 
 export type SessionId = number;
@@ -32,6 +34,8 @@ export type SessionId = number;
 export type Event =
   /** Time passed; sent at the latest when the last `wakeAt` is due. */
   | { readonly type: 'tick' }
+  /** The record may have changed behind this process's back: look at it now. */
+  | { readonly type: 'look' }
   /** The machine is booted or promoted and stands paused, ready to run. */
   | { readonly type: 'machine-ready' }
   /** The pacer wants an epoch now; ignored when one may not be cut. */
@@ -93,6 +97,8 @@ export type Effect =
   | { readonly type: 'boot'; readonly memoryLost: boolean }
   | { readonly type: 'run' }
   | { readonly type: 'pause' }
+  /** Keep the image of a VM that is about to be killed, for a person to look at. */
+  | { readonly type: 'keep-aside'; readonly generation: number }
   /** Stop the VM for good, drop what the gate holds. */
   | { readonly type: 'kill-machine' }
   /** Close the gate: output made from now on belongs to the epoch that the next capture cuts. */
@@ -183,6 +189,8 @@ export interface CoreStatus {
   readonly committedEpoch: number;
   readonly owner: string;
   readonly peer: string;
+  /** An owner that would rather have its standby go on: no output leaves it any more. */
+  readonly yields?: boolean;
 }
 
 export interface Core {

@@ -97,6 +97,7 @@ export class Primary implements Core {
       committedEpoch: this.flight.ackedEpoch,
       owner: this.config.host,
       peer: this.phase === 'paired' ? this.record.peer : (this.sync?.peer.host ?? ''),
+      yields: this.handover?.sent === true || (this.phase === 'leaving' && this.stalls),
     };
   }
 
@@ -156,6 +157,9 @@ export class Primary implements Core {
         return this.end('failed');
       case 'command':
         return this.command(event.command);
+      case 'look':
+        this.recordCheckAtMs = this.nowMs;
+        return;
       case 'tick':
       case 'gate-full':
       case 'gate-drained':
@@ -231,7 +235,10 @@ export class Primary implements Core {
 
   private readBack(record: VmRecord | null): void {
     if (this.reseeding) return this.reseedOn(record);
-    if (record && record.ownerIncarnation !== this.config.incarnation) this.superseded();
+    if (!record) return;
+    if (record.ownerIncarnation !== this.config.incarnation) return this.superseded(record);
+    // Only the meeting of two hosts without an arbiter changes it behind our back.
+    if (this.phase === 'solo' && record.revision > this.record.revision) this.record = record;
   }
 
   private won(record: VmRecord): void {
@@ -252,7 +259,7 @@ export class Primary implements Core {
 
   /** Somebody's record stands. If it is an earlier proposal of ours, go on from there. */
   private lost(record: VmRecord): void {
-    if (record.ownerIncarnation !== this.config.incarnation) return this.superseded();
+    if (record.ownerIncarnation !== this.config.incarnation) return this.superseded(record);
     this.record = record;
     if (this.phase === 'stopping')
       this.emit(...this.arbiter.propose(stopProposal(record), record.revision));
@@ -286,9 +293,15 @@ export class Primary implements Core {
     if (message.type === 'welcome' && this.sync?.stage === 'greeting') {
       this.sync.peer = { host: message.host, incarnation: message.incarnation };
       this.sync.advance('streaming');
-    } else if (message.type === 'refuse') this.peerLost();
+    } else if (message.type === 'refuse') this.refused();
     else if (message.type === 'ack') this.acked(message);
     else if (message.type === 'nack') this.resend(session, message.epoch);
+  }
+
+  /** The peer may know of a newer record. */
+  private refused(): void {
+    this.recordCheckAtMs = this.nowMs;
+    this.peerLost();
   }
 
   private epochDue(): void {
@@ -422,10 +435,19 @@ export class Primary implements Core {
     else this.emit({ type: 'run' });
   }
 
-  private superseded(): void {
+  private superseded(by: VmRecord): void {
+    if ((by.forcedAt ?? 0) > (this.record.forcedAt ?? 0)) this.forcedElsewhere(by);
     if (this.handover) this.emit({ type: 'answer', command: 'handover', error: null });
     this.emit({ type: 'gate-close' }, { type: 'kill-machine' });
     this.end('superseded');
+  }
+
+  /** What this side did since then is not what goes on; a person may want to look at it. */
+  private forcedElsewhere({ owner }: VmRecord): void {
+    const { generation } = this.record;
+    const text = `host ${owner} was forced to take over: this side stops, its image is kept aside`;
+    this.emit({ type: 'gate-close' }, { type: 'warn', code: 'FORCED_ELSEWHERE', text });
+    this.emit({ type: 'keep-aside', generation });
   }
 
   private end(state: 'stopped' | 'superseded' | 'failed'): void {

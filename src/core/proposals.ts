@@ -16,6 +16,7 @@ export function createProposal(config: CoreConfig, stopped: VmRecord | null): Pr
     ownerIncarnation: config.incarnation,
     ...NOBODY,
     diskLegs: stopped?.diskLegs ?? {},
+    ...(stopped?.forcedAt === undefined ? {} : { forcedAt: stopped.forcedAt }),
   };
 }
 
@@ -58,6 +59,16 @@ export function stopProposal(record: VmRecord): Proposal {
 /** A person vouches for `record`: it outranks all that this host has ever seen. */
 export function vouchedProposal(proposal: Proposal, generationSeen: number): Proposal {
   return { ...proposal, generation: Math.max(proposal.generation, generationSeen + 1) };
+}
+
+/** The same where no arbiter keeps the record: marked, so that it stays when the hosts meet. */
+export function forcedProposal(
+  config: CoreConfig,
+  record: VmRecord,
+  generationSeen: number,
+): Proposal {
+  const proposal = vouchedProposal(soloProposal(config, record), generationSeen);
+  return { ...proposal, forcedAt: proposal.generation };
 }
 
 function withoutRevision(record: VmRecord): Proposal {

@@ -27,6 +27,8 @@ export interface VmRecord {
   /** The epoch that the peer held when the pair was made: it may take over from there on. */
   readonly baseEpoch: number;
   readonly diskLegs: DiskLegs;
+  /** The last generation that a person forced where no arbiter could say who goes on. */
+  readonly forcedAt?: number;
 }
 
 /** A record that a host proposes; the arbiter gives it its revision. */

@@ -9,7 +9,7 @@ import type { Command, Core, CoreConfig, CoreStatus, Effect, Event, SessionId } 
 import type { EpochPart, Hello, PeerMessage } from './messages.js';
 import { PeerWatch } from './peer-watch.js';
 import type { PrimaryStart } from './primary.js';
-import { soloProposal, vouchedProposal } from './proposals.js';
+import { forcedProposal, soloProposal, vouchedProposal } from './proposals.js';
 import type { HostNote, VmRecord } from './record.js';
 
 export type SecondaryPhase =
@@ -59,6 +59,7 @@ export class Secondary implements Core {
   private ackWithheld: { generation: number; epoch: number } | null = null;
   private readAgain = false;
   private forced = false;
+  private warned = false;
   private out: Effect[] = [];
   private nowMs = 0;
 
@@ -195,11 +196,22 @@ export class Secondary implements Core {
   private settle(outcome: Outcome): void {
     if (outcome.type === 'won') return this.promote(outcome.record);
     if (outcome.type === 'lost') return this.end('superseded');
+    if (outcome.type === 'unreachable') return this.waitLoudly();
     if (outcome.type !== 'read') return;
     const { record } = outcome;
     if (this.phase === 'checking') this.checkOwner(record);
     else if (this.phase === 'following') this.follow(record);
     else if (this.phase === 'taking') this.decide(record);
+  }
+
+  /** No third vote: silence alone says nothing of the owner, which may well run on. */
+  private waitLoudly(): void {
+    if (!this.config.recordAtOwner || this.phase !== 'taking' || this.warned) return;
+    this.warned = true;
+    const text =
+      `host ${this.hello?.host} is out of reach, or keeps the VM, and there is no arbiter: this ` +
+      'host waits; if that host is gone for good, run mirror takeover --force here';
+    this.emit({ type: 'warn', code: 'WAITING_FOR_FORCE', text });
   }
 
   /** Rule 3: the record says who owns the VM, and under which generation. */
@@ -376,12 +388,23 @@ export class Secondary implements Core {
   private force(): string | null {
     if (this.phase !== 'taking')
       return 'the owner is in reach: use mirror takeover without --force';
+    if (this.config.recordAtOwner && this.arbiter.lost) return this.forceAlone();
     if (!this.arbiter.forgetful) return 'the arbiter decides who owns the VM: nothing to force';
     if (!this.eligible(this.record)) return 'the image here was never part of a pair';
     this.arbiter.abandon();
     this.arbiter.overrideAmnesia();
     this.forced = true;
     this.emit(...this.arbiter.read());
+    return null;
+  }
+
+  /** The record cannot be asked for: a person says that nobody else goes on with the VM. */
+  private forceAlone(): string | null {
+    const { record } = this;
+    if (!this.eligible(record)) return 'the image here was never part of a pair';
+    this.arbiter.abandon();
+    const proposal = forcedProposal(this.config, record, this.arbiter.generationSeen);
+    this.emit(...this.arbiter.propose(proposal, record.revision));
     return null;
   }
 

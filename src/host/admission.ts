@@ -20,11 +20,14 @@ export interface Admitted {
   readonly peer: Peer;
 }
 
+/** `peer`: who claims the VM, and may be the one that keeps the record. */
+export type RecordReader = (vmUuid: string, peer: Peer) => Promise<ArbiterReply>;
+
 export class Admission {
-  private readonly read: (vmUuid: string) => Promise<ArbiterReply>;
+  private readonly read: RecordReader;
   private readonly tickets = new Map<string, Admitted & { readonly untilMs: number }>();
 
-  constructor(read: (vmUuid: string) => Promise<ArbiterReply>) {
+  constructor(read: RecordReader) {
     this.read = read;
   }
 
@@ -32,7 +35,7 @@ export class Admission {
     const { vmName, vmUuid, incarnation, generation } = request;
     if (typeof vmName !== 'string' || !NAME.test(vmName)) throw unclear();
     if (typeof vmUuid !== 'string' || !UUID.test(vmUuid)) throw unclear();
-    await this.checkOwner(peer.name, vmName, vmUuid, { incarnation, generation });
+    await this.checkOwner(peer, vmName, vmUuid, { incarnation, generation });
     this.forgetOld();
     if (this.tickets.size >= TICKETS_MAX)
       throw new HostError('BUSY', 'too many standbys are being made');
@@ -51,12 +54,13 @@ export class Admission {
   }
 
   private async checkOwner(
-    host: string,
+    peer: Peer,
     vmName: string,
     vmUuid: string,
     claim: { incarnation: unknown; generation: unknown },
   ): Promise<void> {
-    const reply = await this.read(vmUuid);
+    const { name: host } = peer;
+    const reply = await this.read(vmUuid, peer);
     if (reply.outcome === 'unknown')
       throw new HostError('BUSY', `the arbiter does not tell here who owns ${vmName}`);
     const { record } = reply;

@@ -2,7 +2,7 @@
  * What a daemon can be asked over its control socket. Errors are `{error: {code, message}}`.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { statusOf, type ToldStatus } from './child-status.js';
+import type { ToldStatus } from './child-status.js';
 import { ControlSocket, text, type Params } from './control-socket.js';
 import type { Daemon } from './daemon.js';
 import { refuseUnsafeDisks } from './local-disks.js';
@@ -48,7 +48,7 @@ export class ControlServer extends ControlSocket {
 
   /** With what concerns all VMs of this host. */
   private async told(vm: VmChild): Promise<ToldStatus> {
-    const status = await statusOf(vm);
+    const status = await this.daemon.statusOf(vm);
     return { ...status, warnings: [...status.warnings, ...this.daemon.keeper.alarms()] };
   }
 

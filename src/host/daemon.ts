@@ -8,6 +8,7 @@ import { createServer, type AddressInfo, type Server } from 'node:net';
 import type { DirLock } from '../pool/dir-lock.js';
 import { openArbiter, parseArbiter, type Arbiter } from '../pool/arbiter.js';
 import { parseAddress } from '../wire/address.js';
+import { sourceOf } from '../wire/doorway.js';
 import { SecureDoor, type House } from '../wire/secure-door.js';
 import { Security } from '../wire/security.js';
 import { TrustKeeper } from '../wire/trust-keeper.js';
@@ -21,6 +22,9 @@ import { OrphanWatch } from './orphan-watch.js';
 import { builtinKernel } from '../guest/builtin.js';
 import { QemuChooser } from '../machine/qemu/qemu-choice.js';
 import { whatQemuNeeds } from '../machine/qemu/qemu-host.js';
+import { keptAside } from './aside.js';
+import { statusOf, type ToldStatus } from './child-status.js';
+import { PairDaemon } from './pair-daemon.js';
 import { claimStateDir } from './state-dir.js';
 import { VmChild } from './vm-child.js';
 import { NAME, type VmConfig } from './vm-config.js';
@@ -63,6 +67,8 @@ export class Daemon {
   private closing = false;
   private orphans: OrphanWatch | null = null;
   private readonly arbiter: Arbiter;
+  /** Where there is no arbiter: its part of one. */
+  private readonly pair: PairDaemon | null;
   private readonly security: Security;
   private readonly admission: Admission;
   private readonly door: SecureDoor;
@@ -74,11 +80,17 @@ export class Daemon {
     this.registry = new VmRegistry(config.stateDir);
     const say = (text: string): void => this.options.onFault?.(text);
     this.security = new Security(config);
-    const { security } = this;
-    this.arbiter = openArbiter(config.arbiter, {
-      ...{ deadlineMs: config.detectMs, security, onFault: say },
-    });
-    this.admission = new Admission((vmUuid) => this.arbiter.read(vmUuid));
+    const { security, registry } = this;
+    const living = (): VmChild[] => this.allLiving();
+    const { arbiter, detectMs: deadlineMs, stateDir } = config;
+    this.pair =
+      arbiter === 'none' ? new PairDaemon({ config, security, registry, say, living }) : null;
+    const { pair } = this;
+    this.arbiter =
+      pair?.arbiter ?? openArbiter(arbiter, { deadlineMs, stateDir, security, onFault: say });
+    this.admission = new Admission((vmUuid, peer) =>
+      pair ? pair.readAt(vmUuid, peer) : this.arbiter.read(vmUuid),
+    );
     const needs = this.witnessAddresses();
     const address = (): string => this.address;
     this.keeper = new TrustKeeper({ security, kind: 'host', address, needs, say });
@@ -145,6 +157,16 @@ export class Daemon {
       .filter((child) => child !== null);
   }
 
+  /** With what a person should see to on this host. */
+  async statusOf(child: VmChild): Promise<ToldStatus> {
+    const status = await statusOf(child);
+    const kept = keptAside(this.config.stateDir, child.init.vmName).map((dir) => ({
+      code: 'KEPT_ASIDE',
+      text: `${dir} holds what this VM was before another host was forced: remove it once unneeded`,
+    }));
+    return { ...status, warnings: [...status.warnings, ...kept] };
+  }
+
   find(name: string): VmChild {
     const child = this.families.get(name)?.current();
     if (child) return child;
@@ -168,6 +190,7 @@ export class Daemon {
       await bootFilesThere(config);
       const known = this.registry.find(name);
       const vmUuid = known?.vmUuid ?? randomUUID();
+      if (!known) this.pair?.isNew(vmUuid);
       // Known before it is started: a daemon that dies now still finds its VM.
       await this.registry.save({ name, vmUuid, config, peer, owner: true });
       const init = { vm: config, vmUuid, peer, start: 'create', auditEvery } as const;
@@ -188,7 +211,7 @@ export class Daemon {
     if (!known) throw new HostError('NO_SUCH_VM', `this host knows no VM ${name}`);
     await bootFilesThere(known.config);
     const { vmUuid, config: vm, peer } = known;
-    const reply = await this.arbiter.read(vmUuid);
+    const reply = await (this.pair?.readForced(vmUuid, peer) ?? this.arbiter.read(vmUuid));
     if (reply.outcome !== 'ok' || !reply.record)
       throw new HostError('REFUSED', 'the arbiter does not tell who owns it: nothing was done');
     const forcedOver = reply.record.generation;
@@ -287,6 +310,8 @@ export class Daemon {
     this.families.set(name, family);
     family.add(child);
     child.onChange = () => this.remember(child, family);
+    const { pair } = this;
+    if (pair) child.onRecord = (asked) => pair.recordFor(init.vmUuid, asked);
     child.onEnd = () => {
       this.rememberEnd(child, family);
       family.prune();
@@ -330,6 +355,8 @@ export class Daemon {
     return houseOf({
       host: this.config.name,
       admission: this.admission,
+      pair: this.pair,
+      refused: (socket, error) => this.door.refused(sourceOf(socket), error),
       isAlive: (vmUuid, incarnation) => this.isAlive(vmUuid, incarnation),
       roomForMore: () => this.roomFor(''),
       checkStandby: (vmName, vmUuid) => this.checkStandby(vmName, vmUuid),

@@ -58,7 +58,8 @@ function failures(): Record<string, { exit: number; status: number }> {
     ...['OFFER_REFUSED', 'NO_ENGINE', 'NO_BRIDGE', 'TAP_FAILED', 'PASST_MISSING'],
     ...['LINK_CLOSED', 'DIAL_TIMEOUT', 'DIAL_FAILED', 'NOTE_NOT_SAVED', 'BAD_LINE', 'BAD_UUID'],
     ...['TLS_FAILED', 'TLS_TIMEOUT', 'LINE_CUT', 'LINE_TIMEOUT'],
-    ...['BAD_RECORD', 'BAD_PROPOSAL', 'TOO_MANY_RECORDS', 'ARBITER_FAULT'],
+    ...['BAD_RECORD', 'BAD_PROPOSAL', 'TOO_MANY_RECORDS', 'TOO_MANY_HOSTS', 'ARBITER_FAULT'],
+    ...['KEPT_ASIDE'],
   ];
   return Object.fromEntries(codes.map((code) => [code, { exit: Exit.failed, status: 500 }]));
 }

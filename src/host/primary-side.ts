@@ -6,6 +6,7 @@ import { Encoder } from '../checkpoint/encoder.js';
 import { EpochLoop, type EpochListener, type EpochOrder } from '../checkpoint/epoch-loop.js';
 import { Pacer } from '../checkpoint/pacer.js';
 import { RunControl } from '../checkpoint/run-control.js';
+import { writeImage } from './aside.js';
 import { Gate } from '../gate/gate.js';
 import type { OutputLog } from '../gate/output-log.js';
 import type { InputState } from '../gate/serial-input.js';
@@ -111,6 +112,13 @@ export class PrimarySide {
         this.events.failed(order.epoch, error instanceof Error ? error : new Error(String(error)));
       },
     );
+  }
+
+  /** The VM stands still from here on; nothing of it has left since the gate was closed. */
+  async keepImage(dir: string): Promise<void> {
+    this.pacer.stop();
+    await this.control.hold('core');
+    await writeImage(dir, this.machine);
   }
 
   /** Nothing leaves this VM any more, and it does not run again. */

@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import type { CoreStatus } from '../core/events.js';
+import type { ArbiterReply, CoreStatus } from '../core/events.js';
 import { MirrorError } from '../core/errors.js';
 import type { VmConfig } from './vm-config.js';
 import type { ProvenPeer } from './vm-dial.js';
@@ -44,6 +44,9 @@ export class VmChild {
   ended: { state: string; reason: string } | null = null;
   onChange: (() => void) | null = null;
   onEnd: (() => void) | null = null;
+  /** It asks for its record, where the daemon keeps it. */
+  onRecord: ((asked: Extract<VmToDaemon, { type: 'record' }>) => Promise<ArbiterReply>) | null =
+    null;
   readonly exited: Promise<void>;
   /** Address of the other host, if one is wanted. */
   peerAddress: string | null;
@@ -122,6 +125,11 @@ export class VmChild {
     });
   }
 
+  /** Its record has changed behind its back. */
+  look(): void {
+    this.tell({ type: 'look' });
+  }
+
   kill(): void {
     this.process.kill('SIGKILL');
   }
@@ -139,6 +147,9 @@ export class VmChild {
       this.config = message.vm ?? this.config;
       this.peerAddress = message.peerAddress;
       this.onChange?.();
+    } else if (message.type === 'record') {
+      const { id } = message;
+      void this.onRecord?.(message).then((reply) => this.tell({ type: 'record-reply', id, reply }));
     } else if (message.type === 'exit-state') this.lastWords = message;
     else if (message.type === 'warning') {
       this.lastWarning = message;

@@ -69,7 +69,8 @@ export class VmDriver {
   private stepOnce(event: Event): void {
     for (const effect of this.core.step(event, monotonicMs())) this.perform(effect);
     const status = this.core.status();
-    const state = `${status.role} ${status.state} ${status.generation} ${status.peer}`;
+    const { role, state: now, generation, peer, yields = false } = status;
+    const state = `${role} ${now} ${generation} ${peer} ${yields}`;
     if (state === this.lastState) return;
     this.lastState = state;
     this.onStatus(status);

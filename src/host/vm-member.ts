@@ -18,12 +18,14 @@ import { joinPart } from '../replica/part.js';
 import { Replica } from '../replica/replica.js';
 import { loadFrameCodec, type FrameCodec } from '../wire/frame.js';
 import { Security } from '../wire/security.js';
+import { DaemonArbiter } from './daemon-arbiter.js';
 import { chooseEngine } from './engine-choice.js';
 import { FileStore } from './file-store.js';
 import { refuseUnsafeDisks } from './local-disks.js';
 import { MachineSource } from './machine-source.js';
 import { NoteStore } from './note-store.js';
 import { probePeer } from './peer-control.js';
+import { asideDir } from './pair-store.js';
 import { PrimarySide } from './primary-side.js';
 import { guardStandby, guardStart } from './room-guard.js';
 import { monotonicMs, VmDriver, type EffectHandlers } from './vm-driver.js';
@@ -43,6 +45,8 @@ const UNACKED_EPOCHS_MAX = 2;
 const WARNINGS_MAX = 20;
 const NOTE_RETRY_MS = 200;
 const EXIT_GRACE_MS = 50;
+/** An image that takes longer to be kept aside is not kept. */
+const ASIDE_MS_MAX = 120_000;
 
 /** An epoch of which some parts are here: how many, and how many it has. */
 export interface PartialEpoch {
@@ -90,6 +94,8 @@ export class VmProcess {
   private readonly links = new Map<SessionId, VmLink>();
   private readonly epochSession = new Map<number, SessionId>();
   private readonly answers = new Map<string, ((error: string | null) => void)[]>();
+  /** Settles once the image is kept aside, if it is to be. */
+  private aside: Promise<void> = Promise.resolve();
   private nextSession = 1;
   private stagedGeneration = 0;
   private releasedThrough = 0;
@@ -130,11 +136,7 @@ export class VmProcess {
     this.source = source;
     this.cables = links;
     this.incarnation = incarnation;
-    this.arbiter = openArbiter(init.host.arbiter, {
-      deadlineMs: init.host.detectMs,
-      security,
-      onFault: (text) => this.warn('ARBITER_FAULT', text),
-    });
+    this.arbiter = this.arbiterOf(init);
     this.notes = notes;
     this.peerAddress = init.peer;
     const config = this.coreConfig();
@@ -154,7 +156,10 @@ export class VmProcess {
       const rest = Buffer.from(message.rest, 'base64');
       if (rest.length > 0) socket.unshift(rest);
       void this.acceptSession(socket, message.peer);
-    } else if (message.type === 'request') {
+    } else if (message.type === 'record-reply') {
+      if (this.arbiter instanceof DaemonArbiter) this.arbiter.answered(message.id, message.reply);
+    } else if (message.type === 'look') this.driver.dispatch({ type: 'look' });
+    else if (message.type === 'request') {
       answerRequest(this, message.method, message.params).then(
         (result) => this.tell({ type: 'reply', id: message.id, result }),
         (error: unknown) => this.tell({ type: 'reply', id: message.id, error: describe(error) }),
@@ -183,6 +188,19 @@ export class VmProcess {
     this.peerIs(null);
   }
 
+  private arbiterOf({ host, forcedOver }: InitMessage): Arbiter {
+    const { security } = this;
+    const { arbiter, stateDir, detectMs: deadlineMs } = host;
+    if (arbiter === 'none')
+      return new DaemonArbiter({
+        ...{ deadlineMs, forced: forcedOver !== undefined },
+        peer: () => this.peerAddress,
+        tell: (message) => this.tell(message),
+      });
+    const onFault = (text: string): void => this.warn('ARBITER_FAULT', text);
+    return openArbiter(arbiter, { deadlineMs, stateDir, security, onFault });
+  }
+
   private coreConfig(): CoreConfig {
     const { init } = this;
     return {
@@ -197,6 +215,7 @@ export class VmProcess {
       arbiterRetryMs: Math.max(50, init.host.detectMs / 4),
       unackedEpochsMax: UNACKED_EPOCHS_MAX,
       onPeerLoss: init.vm?.onPeerLoss ?? 'solo',
+      recordAtOwner: init.host.arbiter === 'none',
     };
   }
 
@@ -236,7 +255,10 @@ export class VmProcess {
       boot: () => void this.boot(),
       run: () => this.primary?.run(),
       pause: () => this.primary?.pause(),
-      'kill-machine': () => void this.primary?.kill(),
+      'keep-aside': ({ generation }: { generation: number }) => {
+        this.aside = this.keepAside(generation);
+      },
+      'kill-machine': () => void this.aside.then(() => this.primary?.kill()),
       'gate-close': () => this.primary?.gate.close(),
       'gate-open': () => this.primary?.gate.open(),
       'gate-release': ({ epoch }: { epoch: number }) => {
@@ -244,6 +266,17 @@ export class VmProcess {
         this.primary?.gate.release(epoch);
       },
     };
+  }
+
+  /** Before the machine goes: a person may want to look at what it was. */
+  private async keepAside(generation: number): Promise<void> {
+    const dir = asideDir(this.init.host.stateDir, this.init.vmName, generation);
+    try {
+      await this.primary?.keepImage(dir);
+      this.warn('KEPT_ASIDE', `the image of this side is kept in ${dir}`);
+    } catch (error) {
+      this.warn('NOT_KEPT', `the image of this side is not kept: ${describe(error).message}`);
+    }
   }
 
   private observeCommit(epoch: number): void {
@@ -526,9 +559,12 @@ export class VmProcess {
   private exit(state: string): void {
     this.driver.end();
     this.tell({ type: 'exit-state', state, reason: '' });
-    void this.primary?.kill();
-    // Links close a moment later, so that the last messages leave.
-    setTimeout(() => process.exit(0), EXIT_GRACE_MS);
+    const late = new Promise((resolve) => setTimeout(resolve, ASIDE_MS_MAX).unref());
+    void Promise.race([this.aside, late]).then(() => {
+      void this.primary?.kill();
+      // Links close a moment later, so that the last messages leave.
+      setTimeout(() => process.exit(0), EXIT_GRACE_MS);
+    });
   }
 
   private tell(message: VmToDaemon): void {

@@ -1,5 +1,6 @@
 /** What the daemon and a VM process say to each other over their IPC channel. */
-import type { CoreStatus } from '../core/events.js';
+import type { ArbiterReply, CoreStatus } from '../core/events.js';
+import type { Proposal } from '../core/record.js';
 import type { AcceleratorSetting } from '../machine/qemu/qemu-choice.js';
 import type { MemoryRoom } from './memory-room.js';
 import type { VmConfig } from './vm-config.js';
@@ -55,9 +56,20 @@ export type DaemonToVm =
       readonly id: number;
       readonly method: string;
       readonly params: Record<string, unknown>;
-    };
+    }
+  | { readonly type: 'record-reply'; readonly id: number; readonly reply: ArbiterReply }
+  /** The record has changed behind its back: look at it now. */
+  | { readonly type: 'look' };
 
 export type VmToDaemon =
+  /** Where there is no arbiter: the daemon keeps the record. `change` null: only to read. */
+  | {
+      readonly type: 'record';
+      readonly id: number;
+      readonly peer: string | null;
+      readonly forced: boolean;
+      readonly change: { readonly expectRevision: number; readonly proposal: Proposal } | null;
+    }
   | { readonly type: 'ready'; readonly incarnation: string }
   | {
       readonly type: 'state';

@@ -1,12 +1,13 @@
 /**
- * Where the records are: a witness of Mirror's own, an etcd cluster, or a folder on storage that
- * all hosts share. Every implementation runs `test/pool/arbiter-acceptance.ts`.
+ * Where the records are: a witness of Mirror's own, an etcd cluster, or storage that all hosts
+ * share, a folder or a raw device. Every implementation runs `test/pool/arbiter-acceptance.ts`.
  */
 import { MirrorError } from '../core/errors.js';
 import type { ArbiterReply } from '../core/events.js';
 import type { Proposal } from '../core/record.js';
 import { isLoopback, parseAddress } from '../wire/address.js';
 import type { Security } from '../wire/security.js';
+import { DeviceArbiter } from './device-arbiter.js';
 import { EtcdArbiter } from './etcd-arbiter.js';
 import { FileArbiter } from './file-arbiter.js';
 import { WitnessClient } from './witness-client.js';
@@ -26,18 +27,21 @@ export interface Arbiter {
 export type ArbiterSpec =
   | { readonly kind: 'witness'; readonly address: string }
   | { readonly kind: 'etcd'; readonly endpoints: readonly string[] }
-  | { readonly kind: 'file'; readonly path: string };
+  | { readonly kind: 'file' | 'device'; readonly path: string }
+  /** Two hosts alone: their daemons keep the record, see `host/pair-records.ts`. */
+  | { readonly kind: 'none' };
 
-const FORMS = 'witness:HOST:PORT, etcd:HOST:PORT[,HOST:PORT...] or file:/PATH';
+const FORMS = 'witness:HOST:PORT, etcd:HOST:PORT[,HOST:PORT...], file:/PATH, device:/PATH or none';
 
 export function parseArbiter(text: string): ArbiterSpec {
   const [kind, rest] = [text.slice(0, text.indexOf(':')), text.slice(text.indexOf(':') + 1)];
+  if (text === 'none') return { kind: 'none' };
   if (kind === 'witness') {
     parseAddress(rest);
     return { kind, address: rest };
   }
   if (kind === 'etcd') return { kind, endpoints: rest.split(',').map(endpointOf) };
-  if (kind === 'file' && rest.startsWith('/')) return { kind, path: rest };
+  if ((kind === 'file' || kind === 'device') && rest.startsWith('/')) return { kind, path: rest };
   throw new MirrorError('USAGE', `arbiter ${text}: it is not ${FORMS}`);
 }
 
@@ -65,7 +69,11 @@ export interface ArbiterOptions {
   readonly security?: Security;
 }
 
-export function openArbiter(text: string, options: ArbiterOptions): Arbiter {
+/** `stateDir`: the host's own. */
+export function openArbiter(
+  text: string,
+  options: ArbiterOptions & { readonly stateDir: string },
+): Arbiter {
   const spec = parseArbiter(text);
   switch (spec.kind) {
     case 'witness':
@@ -74,5 +82,9 @@ export function openArbiter(text: string, options: ArbiterOptions): Arbiter {
       return new EtcdArbiter(spec.endpoints, options);
     case 'file':
       return new FileArbiter(spec.path, options);
+    case 'device':
+      return new DeviceArbiter(spec.path, options);
+    case 'none':
+      throw new MirrorError('USAGE', 'arbiter none: there is nothing to connect to');
   }
 }

@@ -4,6 +4,7 @@
  */
 import * as v from 'valibot';
 import { MirrorError } from '../core/errors.js';
+import type { ArbiterReply } from '../core/events.js';
 import type { Proposal, VmRecord } from '../core/record.js';
 
 export const LINE_BYTES_MAX = 64 << 10;
@@ -29,6 +30,7 @@ const proposalFields = {
     v.record(name, v.pipe(v.array(name), v.maxLength(DISKS_MAX))),
     v.check((legs) => Object.keys(legs).length <= DISKS_MAX),
   ),
+  forcedAt: v.exactOptional(count),
 };
 const proposal = v.strictObject(proposalFields);
 const record = v.strictObject({ ...proposalFields, revision: v.pipe(count, v.minValue(1)) });
@@ -69,6 +71,16 @@ export interface WitnessAnswer {
 
 export const parseRequest = (line: string): WitnessRequest => parsed(request, line, 'request');
 export const parseAnswer = (line: string): WitnessAnswer => parsed(answer, line, 'answer');
+/** Of an arbiter, as it is passed on between daemons. */
+const reply = v.variant('outcome', [
+  v.strictObject({ outcome: v.literal('unknown') }),
+  v.strictObject({ outcome: v.picklist(['ok', 'conflict']), record: v.nullable(record) }),
+]);
+
+export const parseProposal = (value: unknown): Proposal =>
+  parsed(proposal, JSON.stringify(value), 'proposal');
+export const parseReply = (value: unknown): ArbiterReply =>
+  parsed(reply, JSON.stringify(value), 'reply');
 export const parseRecord = (text: string): VmRecord => parsed(record, text, 'record');
 
 const refusal = v.object({

@@ -7,6 +7,9 @@ const LINE_BYTES_MAX = 16 << 10;
 /** Codes: BAD_LINE, LINE_TIMEOUT, LINE_CUT, and whatever the other side refused with. */
 export class ExchangeError extends MirrorError {}
 
+/** The other side is there, and will not. */
+export class RefusalError extends ExchangeError {}
+
 export type Line = Readonly<Record<string, unknown>>;
 
 /** A field of a line; empty if it is not there, or no text. */
@@ -82,7 +85,7 @@ export async function askLine(
     const answer = await readLine(socket, deadlineMs);
     const error = answer['error'] as { code?: unknown; message?: unknown } | undefined;
     if (typeof error?.code === 'string')
-      throw new ExchangeError(error.code, `the other side says: ${String(error.message)}`);
+      throw new RefusalError(error.code, `the other side says: ${String(error.message)}`);
     return answer;
   } finally {
     socket.destroy();

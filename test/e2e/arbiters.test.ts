@@ -1,8 +1,9 @@
 /** The whole path on arbiters other than the witness: etcd with a member lost, shared storage. */
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { suite } from 'uvu';
 import * as assert from 'uvu/assert';
+import { DEVICE_BYTES, LoopDevice, whatLoopNeeds } from '../pool/device-rig.js';
 import { EtcdRig, whatEtcdNeeds } from '../pool/etcd-rig.js';
 import { testIf, within } from '../within.js';
 import { runMirror, TestPool } from './pool.js';
@@ -70,6 +71,29 @@ arbiters('file: takeovers on a folder that a person made an arbiter, and no othe
     const wrong = await runMirror(['arbiter', 'init', `file:${pool.dir}`], 10_000);
     assert.is(wrong.code, 4, wrong.stderr);
     assert.match(wrong.stderr, /is not empty/);
+  }),
+);
+
+arbiters('device: takeovers on a raw device that a person made an arbiter', () =>
+  onPool(async (pool) => {
+    const loop = whatLoopNeeds() === '' ? new LoopDevice() : null;
+    try {
+      const path = loop?.path ?? join(pool.dir, 'device');
+      if (!loop) writeFileSync(path, Buffer.alloc(DEVICE_BYTES));
+      const arbiter = `device:${path}`;
+      const made = await runMirror(['arbiter', 'init', arbiter, '--json'], 10_000);
+      assert.is(made.code, 0, made.stderr);
+      assert.is((JSON.parse(made.stdout) as { vms: number }).vms, 15);
+      await takeovers(pool, arbiter, async () => {});
+      const used = join(pool.dir, 'used');
+      writeFileSync(used, Buffer.alloc(DEVICE_BYTES, 'data'));
+      const wrong = await runMirror(['arbiter', 'init', `device:${used}`], 10_000);
+      assert.is(wrong.code, 4, wrong.stderr);
+      assert.match(wrong.stderr, /is not empty/);
+    } finally {
+      for (const host of pool.hosts) await pool.kill(host.process);
+      loop?.close();
+    }
   }),
 );
 

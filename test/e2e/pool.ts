@@ -152,7 +152,7 @@ export class TestPool {
   async pairAll(): Promise<void> {
     for (const [at, host] of this.hosts.entries()) {
       const arbiter = this.arbiters.get(host.name) ?? '';
-      await this.pair(host, arbiter, this.witnessSocket);
+      if (arbiter !== 'none') await this.pair(host, arbiter, this.witnessSocket);
       for (const { address, socket } of this.hosts.slice(0, at))
         await this.pair(host, address, socket);
     }
@@ -250,7 +250,8 @@ export class TestPool {
 }
 
 /** A bare address is a witness's. */
-const arbiterOf = (text: string): string => (/^(etcd|file):/.test(text) ? text : `witness:${text}`);
+const arbiterOf = (text: string): string =>
+  /^(none$|(etcd|file|device):)/.test(text) ? text : `witness:${text}`;
 
 export function runMirror(args: string[], timeoutMs: number): Promise<Ran> {
   return new Promise((resolve) => {

@@ -69,9 +69,15 @@ async function listening(
   return proxy.address;
 }
 
-async function addHost(pool: TestPool, paths: Paths, name: string): Promise<Host> {
+/** `other`: an arbiter; else the witness, by a path of its own. */
+export async function addHost(
+  pool: TestPool,
+  paths: Paths,
+  name: string,
+  other?: string,
+): Promise<Host> {
   const port = await freePort();
-  const arbiter = await paths.toWitness(name, pool.witnessListens);
+  const arbiter = other ?? (await paths.toWitness(name, pool.witnessListens));
   const advertise = await paths.toHost(name, `127.0.0.1:${port}`);
   return pool.addHost(name, { arbiter, port, advertise });
 }
@@ -80,8 +86,10 @@ export interface SceneOptions {
   readonly engine?: 'v86' | 'qemu';
   readonly accelerator?: 'auto' | 'kvm' | 'tcg';
   readonly cmdline?: string;
-  /** All three are paired: every connection is TLS. */
+  /** All of them are paired: every connection is TLS. */
   readonly paired?: boolean;
+  /** Else a witness. */
+  readonly arbiter?: string;
 }
 
 /** A test of one scene, which has `deadlineMs`. */
@@ -98,7 +106,7 @@ export function sceneTest(
 /** Everything ends with the scene; nothing that the client saw may be lost or invented. */
 async function scene(
   play: (scene: Scene) => Promise<void>,
-  { accelerator = 'auto', paired = false, ...guest }: SceneOptions,
+  { accelerator = 'auto', paired = false, arbiter, ...guest }: SceneOptions,
 ): Promise<void> {
   const pool = new TestPool(1_000);
   pool.accelerator = accelerator;
@@ -114,9 +122,9 @@ async function scene(
     restMs: 5,
   });
   try {
-    await pool.startWitness();
-    const a = await addHost(pool, paths, 'a');
-    const b = await addHost(pool, paths, 'b');
+    if (arbiter === undefined) await pool.startWitness();
+    const a = await addHost(pool, paths, 'a', arbiter);
+    const b = await addHost(pool, paths, 'b', arbiter);
     if (paired) await pool.pairAll();
     const vm = pool.writeVm(VM, { switchPort: port, ...guest });
     const started = await pool.mirror(a, ['start', vm, '--peer', b.address, '--audit']);

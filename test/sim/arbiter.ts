@@ -49,6 +49,16 @@ export class SimArbiter {
     return true;
   }
 
+  /** Two hosts without an arbiter: what stands on their disks. */
+  stands(record: VmRecord | null): void {
+    if (record && record !== this.record) this.put(record);
+  }
+
+  /** A device has decided. */
+  decided(record: VmRecord): void {
+    if (record.revision > (this.record?.revision ?? 0)) this.put(record);
+  }
+
   clear(below: number): void {
     this.clearedBelow = Math.max(this.clearedBelow, below);
   }

@@ -24,6 +24,7 @@ export const FAULTS = {
   protect: 3,
   start: 3,
   'force-boot': 2,
+  'force-takeover': 12,
   'power-off': 0.3,
   stop: 0.3,
 } as const;
@@ -49,7 +50,10 @@ export class FaultInjector {
   constructor(world: World, bias: Bias) {
     this.world = world;
     this.bias = bias;
-    this.weights = (Object.keys(FAULTS) as FaultName[]).map((name) => {
+    const names = (Object.keys(FAULTS) as FaultName[]).filter(
+      (name) => name !== 'force-takeover' || world.kind === 'none',
+    );
+    this.weights = names.map((name) => {
       const left = world.prng.chance(35) && bias[name] === undefined;
       return [name, left ? 0 : FAULTS[name] * (bias[name] ?? 1)] as const;
     });
@@ -93,9 +97,8 @@ export class FaultInjector {
       'sleep-before-claim': () => (world.sleepMsBeforeClaim = 300 + prng.below(700)),
       'slow-notes': () => (world.host(host).noteMsMax = prng.chance(50) ? 4 : 400),
       'stuck-acks': () => (world.host(host).acksStuck = prng.chance(60)),
-      'arbiter-down': () => (world.arbiter.up = prng.chance(40)),
-      // A folder without its marker is no arbiter: it is refused, not believed to be empty.
-      'arbiter-wipe': () => world.keepsByClaims || world.arbiter.wipe(),
+      'arbiter-down': () => (world.arbiter.up = world.kind === 'none' || prng.chance(40)),
+      'arbiter-wipe': () => world.isMarked || world.arbiter.wipe(),
       'arbiter-restore': () => this.restoreArbiter(),
       handover: () => this.command('handover'),
       unprotect: () => this.command('unprotect'),
@@ -103,6 +106,7 @@ export class FaultInjector {
       protect: () => this.protect(),
       start: () => this.start(host),
       'force-boot': () => this.forceBoot(host),
+      'force-takeover': () => this.forceTakeover(host),
       'power-off': () => this.powerOff(),
     };
     world.faults += 1;
@@ -142,6 +146,15 @@ export class FaultInjector {
     if (gone && world.members.length === 0 && world.host(host).up) world.forceBoot(host);
   }
 
+  /** Without an arbiter a person may be wrong: the owner may be alive and only out of reach. */
+  private forceTakeover(host: string): void {
+    const { world } = this;
+    const waits = world.members.find(
+      (m) => m.host === host && !m.isPrimary && m.core.status().state === 'waiting-arbiter',
+    );
+    if (waits) world.dispatch(waits, { type: 'command', command: { type: 'force' } });
+  }
+
   private powerOff(): void {
     const owner = this.world.owner();
     if (owner?.running) this.world.dispatch(owner, { type: 'powered-off' });
@@ -158,6 +171,8 @@ export class FaultInjector {
       (host) => (host.note()?.generationSeen ?? 0) >= newest,
     );
     const seen = world.members.every((m) => m.core.status().generation >= newest);
-    if (told && seen && world.requestsOut === 0) world.arbiter.restore(world.prng.below(4));
+    const kept = world.kind === 'device' || world.kind === 'none';
+    const idle = world.requestsOut === 0 && !kept;
+    if (told && seen && idle) world.arbiter.restore(world.prng.below(4));
   }
 }

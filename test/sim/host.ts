@@ -13,7 +13,8 @@ export class SimHost {
   private rate = 1;
   private localAtMs = 0;
   private sinceMs = 0;
-  private crashes = 0;
+  /** Raised with each loss of power. */
+  boots = 0;
   private notes = new Map<string, HostNote>();
 
   constructor(name: string, schedule: Schedule) {
@@ -41,15 +42,15 @@ export class SimHost {
   }
 
   crash(downMs: number): void {
-    this.crashes += 1;
+    this.boots += 1;
     this.downUntilMs = this.schedule.nowMs + downMs;
   }
 
   /** A note reaches the disk some time before it is said to be there, or not at all. */
   save(incarnation: string, note: HostNote, tookMs: number, saved: () => void): void {
-    const { crashes } = this;
+    const { boots } = this;
     this.schedule.at(tookMs, () => {
-      if (crashes !== this.crashes) return;
+      if (boots !== this.boots) return;
       this.notes.set(incarnation, note);
       this.schedule.at(1, saved);
     });

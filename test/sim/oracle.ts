@@ -21,6 +21,14 @@ export class Oracle {
     else seen.push(value);
   }
 
+  /**
+   * A person forced a standby to go on while its owner may have gone on too: another life, with
+   * what was surely seen of the older. Both may be heard until the hosts meet.
+   */
+  forks(from: number, life: number, seenCount: number): void {
+    this.lives.set(life, this.seen(from).slice(0, seenCount));
+  }
+
   /** A new life: nobody may run an older one any more. */
   begins(life: number): void {
     for (const older of this.lives.keys()) if (older !== life) this.lost.add(older);

@@ -72,6 +72,7 @@ export class Person {
     for (const member of [...world.members]) world.crash(member);
     for (const host of world.hosts.values()) host.forget();
     world.arbiter.renew();
+    world.pair.forget();
     world.create('a');
   }
 }

@@ -8,11 +8,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import type { changeByClaim } from '../../src/pool/file-claims.js';
+import type { DeviceCode } from './device.js';
+import type { PairCode } from './pair.js';
 import type { Bias } from './faults.js';
-import type { CoreFactory } from './world.js';
+import type { RunOptions } from './run.js';
+import type { ArbiterKind, CoreFactory } from './world.js';
 
 const SOURCE = fileURLToPath(new URL('../../src/', import.meta.url));
 const CLAIMS = '../pool/file-claims.js';
+const BALLOTS = '../pool/disk-paxos.js';
+const SLOT = '../pool/slot.js';
+const PAIR = 'pair-record.js';
 
 /** File (of the core, unless a path says otherwise), what stands there, and what replaces it. */
 type Patch = readonly [file: string, find: string, replace: string];
@@ -21,6 +27,8 @@ export interface PlantedBug {
   readonly name: string;
   readonly seed: number;
   readonly bias: Bias;
+  /** Else it is the seed that chooses. */
+  readonly arbiter?: ArbiterKind;
   readonly patches: readonly Patch[];
 }
 
@@ -153,7 +161,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
       [
         'primary.js',
         'lost(record) {\n        if (record.ownerIncarnation !== this.config.incarnation)\n' +
-          '            return this.superseded();',
+          '            return this.superseded(record);',
         'lost(record) {',
       ],
     ],
@@ -307,11 +315,116 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     bias: { 'sleep-before-claim': 40, 'cut-peer': 8, 'mend-cuts': 6, unprotect: 12, protect: 8 },
     patches: [[CLAIMS, '|| newest - record.revision >= kept', '']],
   },
+  {
+    name: 'a ballot on a device decides without looking at the slots again',
+    seed: 26,
+    bias: {},
+    arbiter: 'device',
+    patches: [
+      [BALLOTS, 'if (after.revision > revision || after.ballotMax > number)', 'if (false)'],
+    ],
+  },
+  {
+    name: 'a ballot on a device ignores what others may have decided',
+    seed: 4,
+    bias: {},
+    arbiter: 'device',
+    patches: [
+      [
+        BALLOTS,
+        'seen.accepted ?? (wish && { record: wish.record, ballot: number })',
+        '(wish && { record: wish.record, ballot: number }) ?? seen.accepted',
+      ],
+    ],
+  },
+  {
+    name: 'a ballot on a device is used again by the next process of the slot',
+    seed: 5,
+    bias: {},
+    arbiter: 'device',
+    patches: [
+      [
+        BALLOTS,
+        'const mine = slots[self]?.revision === revision ? slots[self] : null;',
+        'const mine = null;',
+      ],
+      [
+        BALLOTS,
+        'ballotAbove(ballotMax, self, slotCount)',
+        'ballotAbove(Math.max(0, ...slots.map((slot, at) => slot?.revision === revision && ' +
+          'at !== self ? slot.ballot : 0)), self, slotCount)',
+      ],
+    ],
+  },
+  {
+    name: 'a slot of a device is believed before its checksum is looked at',
+    seed: 108,
+    bias: {},
+    arbiter: 'device',
+    patches: [[SLOT, 'if (!checksum(body, where)', 'if (false && !checksum(body, where)']],
+  },
+  {
+    name: 'without an arbiter, a standby takes over on silence alone',
+    seed: 14,
+    bias: {},
+    arbiter: 'none',
+    patches: [[PAIR, 'if (lower || !isForced(proposal))', 'if (lower)']],
+  },
+  {
+    name: 'a record is told to be given away, and held on',
+    seed: 9,
+    bias: {},
+    arbiter: 'none',
+    patches: [[PAIR, "copy: { hold: 'gave', record }, reply:", 'copy: mine, reply:']],
+  },
+  {
+    name: 'a record that was given away before is taken again',
+    seed: 33,
+    bias: {},
+    arbiter: 'none',
+    patches: [
+      [PAIR, 'return given && newer ?', 'return given ?'],
+      [PAIR, "const given = theirs.hold === 'gave' &&", 'const given ='],
+    ],
+  },
+  {
+    name: 'the side that was not forced goes on after the meeting',
+    seed: 17,
+    bias: {},
+    arbiter: 'none',
+    patches: [
+      [PAIR, 'return theirs.generation > record.generation ? seen : mine;', 'return mine;'],
+    ],
+  },
+  {
+    name: 'when hosts meet, the higher generation stays, whoever was forced',
+    seed: 105,
+    bias: {},
+    arbiter: 'none',
+    patches: [[PAIR, 'if (forced !== otherForced)', 'if (false)']],
+  },
+  {
+    name: 'the side that was forced stays below what the other has seen',
+    seed: 107,
+    bias: {},
+    arbiter: 'none',
+    patches: [
+      [PAIR, 'return theirs.generation > record.generation ? seen : mine;', 'return seen;'],
+      [PAIR, 'generation: theirs.generation + 1 }', 'generation: record.generation }'],
+    ],
+  },
+  {
+    name: 'the mark of a forced takeover is lost at the next start',
+    seed: 835,
+    bias: {},
+    arbiter: 'none',
+    patches: [['proposals.js', 'stopped?.forcedAt === undefined', 'true']],
+  },
 ];
 
 export interface Planted {
-  readonly make: CoreFactory;
-  readonly claims: typeof changeByClaim;
+  /** The run that is to catch it. */
+  readonly options: RunOptions;
   dispose(): void;
 }
 
@@ -320,7 +433,7 @@ export async function plant(bug: PlantedBug): Promise<Planted> {
   const dir = mkdtempSync(join(tmpdir(), 'mirror-planted-'));
   const core = join(dir, 'core');
   cpSync(join(SOURCE, 'core'), core, { recursive: true });
-  cpSync(join(SOURCE, 'pool', 'file-claims.js'), join(core, CLAIMS));
+  for (const file of [CLAIMS, BALLOTS, SLOT]) cpSync(join(SOURCE, 'core', file), join(core, file));
   writeFileSync(join(dir, 'package.json'), '{"type":"module"}');
   for (const [file, find, replace] of bug.patches) {
     const path = join(core, file);
@@ -333,5 +446,10 @@ export async function plant(bug: PlantedBug): Promise<Planted> {
     import(pathToFileURL(join(core, file)).href);
   const make = (await load('member.js')) as CoreFactory;
   const { changeByClaim: claims } = (await load(CLAIMS)) as { changeByClaim: typeof changeByClaim };
-  return { make, claims, dispose: () => rmSync(dir, { recursive: true, force: true }) };
+  const [ballots, slot] = [await load(BALLOTS), await load(SLOT)] as object[];
+  const device = { ...ballots, ...slot } as DeviceCode;
+  const pair = (await load(PAIR)) as PairCode;
+  const { bias, arbiter } = bug;
+  const options = { make, claims, device, pair, bias, arbiter };
+  return { options, dispose: () => rmSync(dir, { recursive: true, force: true }) };
 }

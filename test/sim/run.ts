@@ -5,7 +5,9 @@
 import { FaultInjector, type Bias } from './faults.js';
 import { Person } from './person.js';
 import type { changeByClaim } from '../../src/pool/file-claims.js';
-import { DETECT_MS, World, type CoreFactory } from './world.js';
+import type { DeviceCode } from './device.js';
+import type { PairCode } from './pair.js';
+import { DETECT_MS, World, type ArbiterKind, type CoreFactory } from './world.js';
 
 const FAULTS_MS = 2_500;
 const QUIET_MS = 12 * DETECT_MS;
@@ -16,7 +18,11 @@ const LOOK_EVERY_MS = 3 * DETECT_MS;
 export interface RunOptions {
   readonly make?: CoreFactory;
   readonly claims?: typeof changeByClaim;
+  readonly device?: DeviceCode;
+  readonly pair?: PairCode;
   readonly bias?: Bias;
+  /** Else it is the seed that chooses. */
+  readonly arbiter?: ArbiterKind | undefined;
   readonly trace?: (line: string) => void;
 }
 
@@ -29,7 +35,7 @@ export interface RunResult {
 
 export function runSeed(seed: number, options: RunOptions = {}): RunResult {
   const onPeerLoss = seed % 10 === 0 ? 'stall' : 'solo';
-  const arbiter = seed % 4 === 3 ? 'file' : 'witness';
+  const { arbiter = arbiterOf(seed) } = options;
   const world = new World(seed, { ...options, onPeerLoss, arbiter });
   const { violations } = world.oracle;
   try {
@@ -41,6 +47,13 @@ export function runSeed(seed: number, options: RunOptions = {}): RunResult {
   }
   const { takeovers, faults, nowMs: simulatedMs } = world;
   return { violations: violations.slice(0, VIOLATIONS_TOLD), takeovers, faults, simulatedMs };
+}
+
+/** Seeds that are named somewhere keep their arbiter. */
+function arbiterOf(seed: number): ArbiterKind {
+  if (seed % 16 === 9) return 'device';
+  if (seed % 16 === 12 || seed % 16 === 15) return 'none';
+  return seed % 4 === 3 ? 'file' : 'witness';
 }
 
 function isProtected(world: World): boolean {
@@ -81,5 +94,13 @@ function recovery(world: World): void {
     schedule.runUntil(world.nowMs + 5 * DETECT_MS);
     oracle.owner(owner.life, owner.state);
     if (oracle.seen(owner.life).length === seenCount) oracle.violations.push('no output flows');
+    forcedSideLives(world);
   }
+}
+
+/** Once the hosts have met, of two that went on exactly the one lives that was forced last. */
+function forcedSideLives({ members, oracle, arbiter, forcedAt, pair }: World): void {
+  const running = members.filter((m) => m.running && m.gateOpen).length;
+  if (running > 1 || pair.isSplit) oracle.violations.push('two sides go on');
+  if ((arbiter.record?.forcedAt ?? 0) < forcedAt) oracle.violations.push('the forced side is gone');
 }

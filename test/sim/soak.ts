@@ -67,10 +67,10 @@ function ask(worker: Worker, range: Range): Promise<Report> {
 async function caughtCount(): Promise<number> {
   let caught = 0;
   for (const bug of PLANTED_BUGS) {
-    const { seed, bias } = bug;
-    const { make, claims, dispose } = await plant(bug);
-    const clean = runSeed(seed, { bias }).violations.length === 0;
-    if (clean && runSeed(seed, { bias, make, claims }).violations.length > 0) caught += 1;
+    const { seed, bias, arbiter } = bug;
+    const { options, dispose } = await plant(bug);
+    const clean = runSeed(seed, { bias, arbiter }).violations.length === 0;
+    if (clean && runSeed(seed, options).violations.length > 0) caught += 1;
     dispose();
   }
   return caught;

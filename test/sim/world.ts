@@ -5,8 +5,12 @@
 import type { ArbiterReply, CoreConfig, Effect, Event } from '../../src/core/events.js';
 import { createPrimary, createSecondary } from '../../src/core/member.js';
 import type { PeerMessage } from '../../src/core/messages.js';
+import type { VmRecord } from '../../src/core/record.js';
+import type { DiskStep } from '../../src/pool/disk-paxos.js';
 import { changeByClaim, type ClaimResult, type ClaimStep } from '../../src/pool/file-claims.js';
 import { SimArbiter, type ArbiterEffect } from './arbiter.js';
+import { SimDevice, type DeviceCode } from './device.js';
+import { SimPair, type PairCode } from './pair.js';
 import { SimHost } from './host.js';
 import { Member, type Payload } from './member.js';
 import { Oracle } from './oracle.js';
@@ -43,10 +47,14 @@ interface Link {
   readonly ends: readonly [Member, Member];
 }
 
+export type ArbiterKind = 'witness' | 'file' | 'device' | 'none';
+
 export interface WorldOptions {
-  /** `file`: records are changed by claims on shared storage. */
-  readonly arbiter?: 'witness' | 'file';
+  /** `file`: records are changed by claims on shared storage; `device`: by ballots on a device. */
+  readonly arbiter?: ArbiterKind;
   readonly claims?: typeof changeByClaim;
+  readonly device?: DeviceCode;
+  readonly pair?: PairCode;
   readonly make?: CoreFactory;
   readonly onPeerLoss?: 'solo' | 'stall';
   /** Told everything that happens, for replays. */
@@ -64,14 +72,19 @@ export class World {
   weather: Weather = FAIR;
   takeovers = 0;
   faults = 0;
+  /** Without an arbiter: the last generation forced while the other host held the record. */
+  forcedAt = 0;
   /** Compare-and-swaps on their way to the arbiter. */
   requestsOut = 0;
   members: Member[] = [];
-  /** The next host that is about to claim a revision freezes for so long. */
+  /** The next host that is about to write to shared storage freezes for so long. */
   sleepMsBeforeClaim = 0;
   /** Processes that the operator gave the last word. */
   readonly vouched = new Set<string>();
   private readonly options: WorldOptions;
+  /** The record where there is no arbiter. */
+  readonly pair: SimPair;
+  private device: { readonly era: number; readonly device: SimDevice } | null = null;
   private readonly links = new Map<number, Link>();
   private readonly payloads = new WeakMap<PeerMessage, Payload>();
   private nextId = 1;
@@ -79,13 +92,19 @@ export class World {
   constructor(seed: number, options: WorldOptions = {}) {
     this.prng = new Prng(seed);
     this.options = options;
+    this.pair = new SimPair(this, options.pair);
     this.hosts = new Map(['a', 'b'].map((name) => [name, new SimHost(name, this.schedule)]));
     this.schedule.every(4, () => this.pace());
     this.schedule.every(RECOVER_EVERY_MS, () => this.recover());
   }
 
-  get keepsByClaims(): boolean {
-    return this.options.arbiter === 'file';
+  /** Marked as an arbiter: what lacks the mark is refused, not believed to be empty. */
+  get isMarked(): boolean {
+    return this.kind !== 'witness';
+  }
+
+  get kind(): ArbiterKind {
+    return this.options.arbiter ?? 'witness';
   }
 
   get stalls(): boolean {
@@ -144,6 +163,7 @@ export class World {
   crashHost(name: string, downMs: number): void {
     const host = this.host(name);
     host.crash(downMs);
+    this.pair.crash(name);
     // A host without power sends no FIN: often the peer hears nothing at all.
     if (this.prng.chance(50))
       for (const link of this.links.values()) if (this.touches(link, name)) this.silence(link);
@@ -160,7 +180,15 @@ export class World {
 
   /** Each daemon looks whether the record gives it a VM that no living process of its own has. */
   private recover(): void {
-    const { record } = this.arbiter;
+    if (this.kind !== 'none') return this.recoverBy(this.arbiter.record);
+    for (const [name, host] of this.hosts) {
+      if (host.up && !this.members.some((m) => m.host === name)) this.pair.look(name);
+      const copy = this.pair.copyOf(name);
+      if (copy?.hold === 'holds' && copy.record.owner === name) this.recoverBy(copy.record);
+    }
+  }
+
+  private recoverBy(record: VmRecord | null): void {
     if (!record || record.mode === 'stopped') return;
     const { owner, ownerIncarnation } = record;
     const host = this.host(owner);
@@ -183,6 +211,7 @@ export class World {
       ...{ vm: 'vm', vmUuid: 'u', host, address: host, incarnation, detectMs: DETECT_MS },
       ...{ ackMsMax: 3 * DETECT_MS, redialMs: 50, arbiterRetryMs: 25, unackedEpochsMax: 2 },
       onPeerLoss: this.options.onPeerLoss ?? 'solo',
+      recordAtOwner: this.kind === 'none',
     };
     const note = this.host(host).note();
     const peer = host === 'a' ? 'b' : 'a';
@@ -271,6 +300,7 @@ export class World {
         return this.saveNote(member, effect);
       case 'probe-image':
         return this.probe(member, effect);
+      case 'keep-aside':
       case 'answer':
       case 'forget':
       case 'warn':
@@ -288,7 +318,8 @@ export class World {
       case 'boot':
         if (effect.memoryLost) this.checkNothingLeft(member);
         member.boot(effect.memoryLost ? this.nextId++ : member.life);
-        this.oracle.begins(member.life);
+        // A side that was forced off is heard until its process looks at the record.
+        if (this.forcedAt === 0) this.oracle.begins(member.life);
         return this.later(member, 5, { type: 'machine-ready' });
       case 'run':
         member.running = true;
@@ -309,6 +340,7 @@ export class World {
         return this.capture(member, effect);
       case 'promote':
         this.takeovers += 1;
+        this.checkTakeover(member, effect.generation);
         member.promote();
         return this.later(member, 2, { type: 'machine-ready' });
       default:
@@ -319,6 +351,7 @@ export class World {
   /** DESIGN rule 7: memory may be given up only if no image that counts is alive. */
   private checkNothingLeft(booted: Member): void {
     const { before } = this.arbiter;
+    if (this.pair.isSplit) return;
     if (!before || this.vouched.has(booted.incarnation)) return;
     const left = this.members.find(
       (m) =>
@@ -326,6 +359,21 @@ export class World {
         (before.mode === 'paired' && m.incarnation === before.peerIncarnation),
     );
     if (left) this.oracle.violations.push(`a cold boot while ${left.incarnation} had an image`);
+  }
+
+  /** Without an arbiter: given by the other host, or forced; and that begins a life of its own. */
+  private checkTakeover(member: Member, generation: number): void {
+    if (this.kind !== 'none') return;
+    const mine = this.pair.copyOf(member.host);
+    const theirs = this.pair.copyOf(member.host === 'a' ? 'b' : 'a');
+    const forced = mine?.record.forcedAt === generation;
+    if (forced && theirs?.hold === 'holds') {
+      const life = this.nextId++;
+      this.oracle.forks(member.life, life, member.forgottenCount);
+      member.life = life;
+      this.forcedAt = Math.max(this.forcedAt, generation);
+    } else if (mine?.hold !== 'holds' || theirs?.hold === 'holds')
+      this.oracle.violations.push(`${member.incarnation} took over what nobody gave away`);
   }
 
   private performStandby(member: Member, effect: Effect, cause: Event): void {
@@ -470,6 +518,11 @@ export class World {
       ),
     );
     const copies = prng.chance(weather.double) ? 2 : 1;
+    // Its own daemon is always in reach, and takes as long as the disk and the other host do.
+    if (this.kind === 'none')
+      return this.schedule.at(1, () => {
+        if (member.alive && era === this.arbiter.era) this.pair.carryOut(member, effect, answer);
+      });
     for (let copy = 0; copy < copies; copy += 1) {
       const thereMs = prng.chance(weather.arbiterSlow) ? 1 + prng.below(200) : 2;
       const lost = prng.chance(weather.replyLost);
@@ -481,14 +534,22 @@ export class World {
           if (lost || this.blocked('arbiter', member.host)) return;
           this.schedule.at(1, () => answer(reply));
         };
-        if (this.options.arbiter === 'file' && effect.type === 'arbiter-cas')
+        if (this.kind === 'device') this.onDevice(era).carryOut(member, effect, told);
+        else if (this.kind === 'file' && effect.type === 'arbiter-cas')
           this.changeByClaims(member, effect, told);
         else told(this.arbiter.carryOut(effect, era));
       });
     }
   }
 
-  private reachesArbiter(member: Member): boolean {
+  /** A VM under a new id has a place of its own. */
+  private onDevice(era: number): SimDevice {
+    if (this.device?.era !== era)
+      this.device = { era, device: new SimDevice(this, this.options.device) };
+    return this.device.device;
+  }
+
+  reachesArbiter(member: Member): boolean {
     return this.arbiter.up && !this.blocked(member.host, 'arbiter');
   }
 
@@ -507,13 +568,9 @@ export class World {
     const advance = (result: ClaimResult): void => {
       const next = steps.next(result);
       if (next.done === true) return told(next.value);
-      if (next.value.do === 'claim' && this.sleepMsBeforeClaim > 0) {
-        member.frozenUntilMs = this.nowMs + this.sleepMsBeforeClaim;
-        this.sleepMsBeforeClaim = 0;
-      }
-      const tookMs = this.prng.chance(this.weather.arbiterSlow) ? this.prng.below(120) : 1;
+      this.sleepPerhaps(member, next.value);
       this.requestsOut += 1;
-      this.schedule.at(tookMs, () => {
+      this.schedule.at(this.storageMs(), () => {
         this.requestsOut -= 1;
         this.whenAwake(member, () => {
           if (this.reachesArbiter(member)) advance(this.takeStep(next.value, era));
@@ -523,11 +580,24 @@ export class World {
     advance({});
   }
 
+  /** The next process that is about to write there may fall asleep. */
+  sleepPerhaps(member: Member, { do: what }: ClaimStep | DiskStep): void {
+    if (this.sleepMsBeforeClaim === 0 || (what !== 'claim' && what !== 'write')) return;
+    if (what === 'write' && !this.prng.chance(30)) return;
+    member.frozenUntilMs = this.nowMs + this.sleepMsBeforeClaim;
+    this.sleepMsBeforeClaim = 0;
+  }
+
+  /** How long a step on shared storage takes. */
+  storageMs(): number {
+    return this.prng.chance(this.weather.arbiterSlow) ? this.prng.below(120) : 1;
+  }
+
   /** A process that is frozen goes on from there when it thaws. */
-  private whenAwake(member: Member, work: () => void): void {
-    if (!member.alive) return;
+  whenAwake(member: Member, work: () => void, died: () => void = () => {}): void {
+    if (!member.alive) return died();
     const frozenMs = member.frozenUntilMs - this.nowMs;
-    if (frozenMs > 0) this.schedule.at(frozenMs, () => this.whenAwake(member, work));
+    if (frozenMs > 0) this.schedule.at(frozenMs, () => this.whenAwake(member, work, died));
     else work();
   }
 
