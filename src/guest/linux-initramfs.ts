@@ -78,7 +78,7 @@ while :; do
   sleep $((span - 1))
   us=$(now)
   rest=$((920000 - (us + behind) % 1000000))
-  [ $rest -gt 0 ] && usleep $rest
+  [ $span -gt 1 ] && [ $rest -gt 0 ] && usleep $rest
   read before < $rtc
   while read second < $rtc; [ $second = $before ]; do usleep 5000; done
   us=$(now)
