@@ -2,7 +2,6 @@
 import { Worker } from 'node:worker_threads';
 import { CaptureOverflow } from '../capture-overflow.js';
 import type { CaptureBuffer, PageRange } from '../machine.js';
-import type { ColoFigures } from './colo-stream.js';
 import { QemuError } from './qemu-error.js';
 import type { FoundBy } from './ram-tracker.js';
 
@@ -47,7 +46,6 @@ export interface Captured {
   /** What QEMU sent of its devices in the checkpoint that stopped the VM. */
   readonly devices: Uint8Array | null;
   readonly goesOn: boolean;
-  readonly figures: ColoFigures | null;
 }
 
 export type CaptureReply =
@@ -57,8 +55,6 @@ export type CaptureReply =
   | Captured;
 
 export class CaptureThread {
-  /** Of COLO, as of the last capture. */
-  coloFigures: ColoFigures | null = null;
   private readonly worker: Worker;
   private readonly bell: Int32Array;
   /** Those who wait for a reply, in the order of the replies. */
@@ -99,7 +95,6 @@ export class CaptureThread {
     const reply = await this.ask({ kind: 'take', pageIndices, pageBytes, ...order });
     if (reply.kind === 'overflow') throw new CaptureOverflow(reply.pageCount, pageIndices.length);
     if (reply.kind !== 'captured') throw new QemuError('CAPTURE', 'an answer to something else');
-    this.coloFigures = reply.figures;
     return reply;
   }
 

@@ -57,7 +57,7 @@ function take(request: TakeRequest): void {
   const goesOn = sent !== null && !still;
   if (goesOn) devices = null;
   const found = { pageCount, dirtyCount, missed, findMs: foundAtMs - startedAtMs, copyMs };
-  answer({ kind: 'captured', ...found, devices: sent, goesOn, figures: colo?.figures ?? null });
+  answer({ kind: 'captured', ...found, devices: sent, goesOn });
   tracker.settle(request.pageBytes, pageCount);
 }
 

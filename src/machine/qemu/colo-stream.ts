@@ -31,12 +31,6 @@ const DEVICES_BYTES_MAX = 64 << 20;
 const DESCRIPTION = '{"page_size"';
 const TWO_32 = 2 ** 32;
 
-export interface ColoFigures {
-  /** Bytes read since the socket was opened. */
-  bytes: number;
-  readonly records: { full: number; zero: number; xbzrle: number };
-}
-
 /** Who is told of a checkpoint while it is read. */
 export interface CheckpointListener {
   /** The VM stands still. */
@@ -46,7 +40,6 @@ export interface CheckpointListener {
 }
 
 export class ColoStream {
-  readonly figures: ColoFigures = { bytes: 0, records: { full: 0, zero: 0, xbzrle: 0 } };
   private readonly fd: number;
   private readonly waiter: ReadWaiter;
   private readonly msMax: number;
@@ -163,19 +156,15 @@ export class ColoStream {
 
   /** `page` is -1 outside of the VM's memory. */
   private record(flags: number, page: number): void {
-    const { records } = this.figures;
     if (flags & Flag.page) {
-      records.full += 1;
       this.skip(PAGE_BYTES);
       if (page >= 0) this.pages.full(page, this.buffer, this.at - PAGE_BYTES);
     } else if (flags & Flag.xbzrle) {
-      records.xbzrle += 1;
       const encoding = this.u8();
       const bytes = this.u16();
       this.skip(bytes);
       if (page >= 0) this.pages.changed(page, encoding, this.buffer, this.at - bytes, bytes);
     } else if (flags & Flag.zero) {
-      records.zero += 1;
       const byte = this.u8();
       if (page >= 0) this.pages.filled(page, byte);
     } else throw new QemuError('QEMU_STREAM', `a RAM record with flags ${flags.toString(16)}`);
@@ -285,6 +274,5 @@ export class ColoStream {
     if (got === 0) throw new QemuError('QEMU_STREAM', 'QEMU closed its migration stream');
     if (got < 0) return;
     this.end += got;
-    this.figures.bytes += got;
   }
 }
